@@ -1,0 +1,108 @@
+/**
+ * What each topic's records hold, as the code sees it: the Avro schemas beside this file in camelCase.
+ *
+ * Ids of agents are 43-character strings, UUIDs lower-case text, binary `Uint8Array`, times milliseconds since the epoch.
+ * A test encodes one value of each with its schema, so that the two cannot drift apart.
+ */
+
+export type ItemKind = "message" | "retry";
+export type Custody = "agent" | "server";
+/** The recipient's door; `none` where no client was involved. */
+export type Door = "http" | "stream" | "grpc" | "none";
+
+/** `message.encrypted.v1`: a mailbox item as it was accepted. Key: recipientId. */
+export interface MessageEncrypted {
+  readonly kind: ItemKind;
+  readonly itemId: string;
+  readonly senderId: string;
+  readonly recipientId: string;
+  readonly custody: Custody;
+  /** The envelope's canonical bytes (protocol.md §6), or a retry request's JSON. */
+  readonly body: Uint8Array;
+}
+
+/** `message.queued.v1`: a mailbox item that is stored. Key: recipientId. */
+export interface MessageQueued extends MessageEncrypted {
+  readonly seq: number;
+  readonly sessionId: Uint8Array;
+  readonly sendCounter: number;
+  readonly size: number;
+  readonly acceptedAt: number;
+  readonly queuedAt: number;
+}
+
+/** Delivered, undeliverable and aside are marks; the others end an item. */
+export type Outcome =
+  | "delivered"
+  | "acknowledged"
+  | "refused"
+  | "evicted"
+  | "expired"
+  | "deleted"
+  | "undeliverable"
+  | "aside";
+
+export interface ReceiptItem {
+  readonly outcome: Outcome;
+  readonly senderId: string;
+  readonly itemId: string;
+  readonly at: number;
+  readonly door: Door;
+  readonly code: string | null;
+}
+
+/** `message.receipt.v1`: what became of 1 to 256 items of one mailbox. Key: recipientId. */
+export interface MessageReceipt {
+  readonly recipientId: string;
+  readonly items: readonly ReceiptItem[];
+}
+
+/** `message.delivered.v1`. Key: recipientId; unique by eventId. */
+export interface MessageDelivered {
+  readonly eventId: string;
+  readonly messageId: string;
+  readonly senderId: string;
+  readonly recipientId: string;
+  readonly sessionId: Uint8Array;
+  readonly sendCounter: number;
+  readonly seq: number;
+  readonly size: number;
+  readonly acceptedAt: number;
+  readonly queuedAt: number;
+  readonly deliveredAt: number;
+  readonly door: Door;
+  readonly custody: Custody;
+}
+
+/** `message.acknowledged.v1`. Key: recipientId; unique by eventId. */
+export interface MessageAcknowledged extends MessageDelivered {
+  readonly acknowledgedAt: number;
+}
+
+/** `message.discarded.v1`: ended unread, or never stored. Key: recipientId; unique by eventId. */
+export interface MessageDiscarded {
+  readonly eventId: string;
+  readonly messageId: string;
+  readonly senderId: string;
+  readonly recipientId: string;
+  readonly code: string;
+  readonly detail: string | null;
+  readonly digest: Uint8Array | null;
+  readonly discardedAt: number;
+}
+
+/** `push.requested.v1`. Key: recipientId. */
+export interface PushRequested {
+  readonly recipientId: string;
+  readonly seq: number;
+  readonly requestedAt: number;
+}
+
+/** `agent.changed.v1`. Key: agentId; unique by eventId. */
+export interface AgentChanged {
+  readonly eventId: string;
+  readonly agentId: string;
+  readonly change: "registered";
+  readonly custody: Custody;
+  readonly changedAt: number;
+}

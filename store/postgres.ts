@@ -1,0 +1,131 @@
+/**
+ * The door to PostgreSQL: one pool, transactions, and whose fault an error is.
+ *
+ * Promise: what leaves this file is `RecordFault` (a value was refused), `CommitUnknown` (the answer to COMMIT was lost),
+ * `Unavailable` (anything else the database or the network did), or what the caller's own code threw.
+ */
+import pg from "pg";
+import { CommitUnknown, RecordFault, Unavailable } from "../protocol/refusal.ts";
+
+/** What a query can be asked of: the pool, or one client inside a transaction. */
+export interface Queryable {
+  query<Row extends pg.QueryResultRow>(query: pg.QueryConfig): Promise<pg.QueryResult<Row>>;
+}
+
+export type Client = pg.PoolClient;
+
+export interface Postgres extends Queryable {
+  readonly pool: pg.Pool;
+  close(): Promise<void>;
+}
+
+const int8 = 20;
+
+/** bigint columns hold milliseconds, sequence numbers and offsets, all below 2^53. */
+const types = {
+  getTypeParser: (oid: number, format?: string) =>
+    oid === int8 && format !== "binary" ? Number : pg.types.getTypeParser(oid, format as "text"),
+};
+
+/**
+ * Opens a pool; connects at first use. `connectionsMax` bounds the server's memory, not the callers: those wait their turn.
+ *
+ * @throws nothing; the first query tells whether the server is there.
+ */
+export function openPostgres(
+  url: string,
+  options: { connectionsMax?: number; applicationName?: string } = {},
+): Postgres {
+  const pool = new pg.Pool({
+    connectionString: url,
+    max: options.connectionsMax ?? 8,
+    application_name: options.applicationName ?? "sealpost",
+    connectionTimeoutMillis: 5_000,
+    // A server that stopped without closing its sockets must not hold a step for ever.
+    query_timeout: 30_000,
+    statement_timeout: 25_000,
+    keepAlive: true,
+    types: types as pg.CustomTypesConfig,
+  });
+  // An idle connection that dies is replaced at its next use; without a listener it would end the process.
+  pool.on("error", () => undefined);
+  return {
+    pool,
+    query: (query) => classified(() => pool.query(query)),
+    close: () => pool.end(),
+  };
+}
+
+/**
+ * Runs `work` in one transaction on one connection.
+ *
+ * @throws what `work` throws, after a rollback; `CommitUnknown` when the answer to COMMIT was lost.
+ */
+export async function inTransaction<Result>(
+  postgres: Postgres,
+  work: (client: Queryable) => Promise<Result>,
+): Promise<Result> {
+  const client = await classified(() => postgres.pool.connect());
+  const guarded: Queryable = { query: (query) => classified(() => client.query(query)) };
+  let broken: Error | undefined;
+  try {
+    await guarded.query({ text: "BEGIN" });
+    const result = await work(guarded);
+    await commit(client);
+    return result;
+  } catch (error) {
+    broken = error instanceof CommitUnknown ? error : await rolledBack(client);
+    throw error;
+  } finally {
+    client.release(broken);
+  }
+}
+
+async function commit(client: Client): Promise<void> {
+  try {
+    await client.query("COMMIT");
+  } catch (error) {
+    const state = sqlStateOf(error);
+    // An error report with a SQLSTATE of a constraint or a serialization failure says that nothing was committed.
+    if (state !== undefined && !state.startsWith("57") && !state.startsWith("08")) throw faultOf(error);
+    throw new CommitUnknown(error);
+  }
+}
+
+async function rolledBack(client: Client): Promise<Error | undefined> {
+  try {
+    await client.query("ROLLBACK");
+    return undefined;
+  } catch (error) {
+    return error instanceof Error ? error : new Error("rollback failed");
+  }
+}
+
+async function classified<Result>(query: () => Promise<Result>): Promise<Result> {
+  try {
+    return await query();
+  } catch (error) {
+    throw faultOf(error);
+  }
+}
+
+function faultOf(error: unknown): Error {
+  const state = sqlStateOf(error);
+  if (state !== undefined && isRecordFault(state, error)) return new RecordFault(state, error);
+  return new Unavailable("postgres", error);
+}
+
+/** Classes 22 and 23 are the data's fault, except a missing partition, which is ours to make (architecture §1.2). */
+function isRecordFault(state: string, error: unknown): boolean {
+  if (isMissingPartition(error)) return false;
+  return state.startsWith("22") || state.startsWith("23");
+}
+
+/** A row for which its partitioned table has no partition: 23514 without a constraint's name. */
+export function isMissingPartition(error: unknown): boolean {
+  return error instanceof pg.DatabaseError && error.code === "23514" && error.constraint === undefined;
+}
+
+function sqlStateOf(error: unknown): string | undefined {
+  return error instanceof pg.DatabaseError ? error.code : undefined;
+}

@@ -1,0 +1,99 @@
+/**
+ * Every topic of Sealpost, declared once (architecture §3). Creation, checks, schemas and documents derive from this list.
+ *
+ * The schema of a topic is `schemas/<name>.avsc`, its registry subject `<name>-value`. All topics use LogAppendTime.
+ */
+import type {
+  AgentChanged,
+  MessageAcknowledged,
+  MessageDelivered,
+  MessageDiscarded,
+  MessageEncrypted,
+  MessageQueued,
+  MessageReceipt,
+  PushRequested,
+} from "../schemas/values.ts";
+import type { Topic } from "./topic.ts";
+
+const dayMs = 24 * 60 * 60 * 1000;
+
+/** A producer request holds at most 900 KB per partition; the rest is room for the batch header and for record overhead. */
+const messageBytesMax = 1_048_588;
+
+const recipient = "recipient_id: a mailbox's items stay in order";
+const agent = "agent_id: an agent's facts stay in order";
+
+export const messageEncrypted: Topic<MessageEncrypted> = {
+  name: "message.encrypted.v1",
+  key: recipient,
+  retention: { trimmedAfterMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const messageQueued: Topic<MessageQueued> = {
+  name: "message.queued.v1",
+  key: recipient,
+  retention: { trimmedAfterMs: 3 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const messageReceipt: Topic<MessageReceipt> = {
+  name: "message.receipt.v1",
+  key: recipient,
+  retention: { trimmedAfterMs: 3 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const messageDelivered: Topic<MessageDelivered> = {
+  name: "message.delivered.v1",
+  key: recipient,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const messageAcknowledged: Topic<MessageAcknowledged> = {
+  name: "message.acknowledged.v1",
+  key: recipient,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const messageDiscarded: Topic<MessageDiscarded> = {
+  name: "message.discarded.v1",
+  key: recipient,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const pushRequested: Topic<PushRequested> = {
+  name: "push.requested.v1",
+  key: recipient,
+  retention: { trimmedAfterMs: 3 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const agentChanged: Topic<AgentChanged> = {
+  name: "agent.changed.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const catalogue: readonly Topic<unknown>[] = [
+  messageEncrypted,
+  messageQueued,
+  messageReceipt,
+  messageDelivered,
+  messageAcknowledged,
+  messageDiscarded,
+  pushRequested,
+  agentChanged,
+];

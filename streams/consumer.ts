@@ -1,0 +1,124 @@
+/**
+ * What a consumer is, and the ports the runner needs to run one.
+ *
+ * A consumer is a pure decision over a batch: it has no try/catch, retry, logging, metrics or clock of its own; position, commit,
+ * publishing, halving and retries are the runner's (architecture §1.2).
+ */
+import type { Topic } from "./topic.ts";
+
+/** A decoded record. */
+export interface Inbound<T> {
+  readonly topic: Topic<T>;
+  readonly partition: number;
+  readonly offset: number;
+  readonly key: string;
+  readonly value: T;
+  readonly headers: Readonly<Record<string, string>>;
+  /** LogAppendTime, ms since the epoch. */
+  readonly timestamp: number;
+}
+
+/** A record that could not be used, as the dead-letter rule sees it: the raw facts, no value. */
+export type Rejected = Omit<Inbound<unknown>, "value" | "topic"> & { readonly topic: string };
+
+/** Something a consumer tells the world because of one record it was handed. */
+export interface Emit<T = unknown> {
+  readonly topic: Topic<T>;
+  readonly key: string;
+  /** The record that caused it: names the event (`ce_id`) and its place in the outbox. */
+  readonly cause: Pick<Inbound<unknown>, "partition" | "offset"> & { readonly topic: { readonly name: string } };
+  /** When it happened, from the data and not from the clock: a repeat must be byte-identical. ms since the epoch. */
+  readonly time: number;
+  /** `ce_subject`. */
+  readonly subject: string;
+  /** The value, given the event's id. */
+  readonly value: (eventId: string) => T;
+}
+
+/** Fetch larger and later, for consumers nobody waits for: waking up costs more than the work. */
+export interface Pace {
+  readonly bytesMin: number;
+  readonly waitMsMax: number;
+}
+
+interface ConsumerBase<In> {
+  /** Consumer group, folder and metric label. */
+  readonly name: string;
+  readonly reads: readonly Topic<In>[];
+  readonly pace?: Pace;
+  /**
+   * Throws a `Refusal` when a decoded record can never be applied: it becomes a dead letter at once. Pure.
+   */
+  readonly check?: (record: Inbound<In>) => void;
+  /** What to tell the world about a dead letter, where it had been answered 202. Pure; sees only headers and key. */
+  readonly lament?: (record: Rejected, code: string) => readonly Emit[];
+}
+
+/** Changes state: one PostgreSQL transaction a step. `Tx` is what `store/` offers inside it. */
+export interface StepConsumer<In, Tx> extends ConsumerBase<In> {
+  /** Handed all records of a step, in order for each key. Returns what to emit, in order for each cause. */
+  readonly step: (batch: readonly Inbound<In>[], tx: Tx) => Promise<readonly Emit[]>;
+}
+
+/** Keeps no state in PostgreSQL: plain at-least-once; commits the offset when what it returned is published. */
+export interface PlainConsumer<In> extends ConsumerBase<In> {
+  readonly react: (batch: readonly Inbound<In>[]) => Promise<readonly Emit[]>;
+}
+
+/** A record on its way to Kafka, encoded. */
+export interface Outgoing {
+  readonly topic: string;
+  readonly key: string;
+  readonly value: Uint8Array;
+  /** CloudEvents binary mode, `traceparent`; text values. */
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** An outbox row: `Outgoing` under the input position that caused it, and its number there. */
+export interface OutboxRow extends Outgoing {
+  readonly inputTopic: string;
+  readonly inputPartition: number;
+  readonly inputOffset: number;
+  readonly n: number;
+}
+
+export interface PartitionId {
+  readonly topic: string;
+  readonly partition: number;
+}
+
+/** A move of a position: compare-and-set from `from` to `to` (the next offset to apply). */
+export interface Move extends PartitionId {
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * The runner's port to PostgreSQL; `store/steps.ts` implements it.
+ *
+ * Throws `Unavailable` (nothing happened), `CommitUnknown` (the answer to COMMIT was lost: ask for the positions), `RecordFault`
+ * (a record's data was refused by the database), all from `protocol/refusal.ts`.
+ */
+export interface StepStore<Tx> {
+  /** Current positions; a partition without one gets `startAt`. */
+  loadPositions(
+    group: string,
+    partitions: readonly (PartitionId & { readonly startAt: number })[],
+  ): Promise<readonly (PartitionId & { readonly nextOffset: number })[]>;
+  /** Outbox rows of one input partition, in key order (offset, n); at most `limit`. */
+  leftovers(group: string, partition: PartitionId, limit: number): Promise<readonly OutboxRow[]>;
+  /**
+   * One step: moves every position (compare-and-set), runs `work`, writes its outbox rows, deletes published ones. All or nothing.
+   * Answers `moved` when another owner was faster: nothing was written.
+   */
+  commitStep(
+    group: string,
+    moves: readonly Move[],
+    published: readonly (PartitionId & { readonly below: number })[],
+    work: (tx: Tx) => Promise<readonly OutboxRow[]>,
+  ): Promise<"committed" | "moved">;
+  /** Deletes published rows: those of the partition below the input offset. */
+  deletePublished(group: string, published: readonly (PartitionId & { readonly below: number })[]): Promise<void>;
+  /** An operator accepts a gap: the position becomes `nextOffset`, whatever it was. */
+  acceptGap(group: string, partition: PartitionId, nextOffset: number): Promise<void>;
+}

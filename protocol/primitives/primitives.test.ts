@@ -1,0 +1,83 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { noblePrimitives as noble } from "./noble.ts";
+import { nodePrimitives as node, nodeRandom } from "./node.ts";
+import { generateX25519, type Primitives } from "./primitives.ts";
+
+const key = fc.uint8Array({ minLength: 32, maxLength: 32 });
+const nonce = fc.uint8Array({ minLength: 12, maxLength: 12 });
+const text = fc.uint8Array({ maxLength: 300 });
+const few = { numRuns: 20 };
+
+/** Points whose product with any private key is zero, and some spellings above p. */
+const SMALL_ORDER = [
+  new Uint8Array(32),
+  Uint8Array.from({ length: 32 }, (_, i) => (i === 0 ? 1 : 0)),
+  Uint8Array.from(Buffer.from("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800", "hex")),
+  Uint8Array.from(Buffer.from("ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "hex")),
+  Uint8Array.from(Buffer.from("edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "hex")),
+  Uint8Array.from(Buffer.from("eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f", "hex")),
+];
+
+function sameFrom<Result>(compute: (primitives: Primitives) => Result): Result {
+  const result = compute(noble);
+  expect(compute(node)).toStrictEqual(result);
+  return result;
+}
+
+describe("the two implementations agree on", () => {
+  test("hashes, HMAC and HKDF", () => {
+    fc.assert(
+      fc.property(text, text, fc.integer({ min: 1, max: 100 }), (a, b, length) => {
+        sameFrom((p) => p.sha256(a));
+        sameFrom((p) => p.sha512(a));
+        sameFrom((p) => p.hmacSha256(a, b));
+        sameFrom((p) => p.hkdfSha256(a, b, a, length));
+      }),
+    );
+  });
+
+  test("X25519, for all keys there are", () => {
+    fc.assert(
+      fc.property(key, key, (privateKey, publicKey) => {
+        const own = { privateKey, publicKey: sameFrom((p) => p.x25519PublicKey(privateKey)) };
+        sameFrom((p) => p.x25519(own, publicKey));
+        sameFrom((p) => p.x25519({ ...own, privateKey: privateKey.slice() }, publicKey));
+      }),
+      few,
+    );
+  });
+
+  test("which X25519 outputs are all-zero", () => {
+    const own = generateX25519(node, nodeRandom);
+    for (const publicKey of SMALL_ORDER) expect(sameFrom((p) => p.x25519(own, publicKey))).toBeNull();
+  });
+
+  test("Ed25519 keys, signatures and their verification", () => {
+    fc.assert(
+      fc.property(key, text, fc.nat(511), (seed, message, bit) => {
+        const own = { privateKey: seed, publicKey: sameFrom((p) => p.ed25519PublicKey(seed)) };
+        const signature = sameFrom((p) => p.ed25519Sign(own, message));
+        expect(sameFrom((p) => p.ed25519Verify(own.publicKey, message, signature))).toBe(true);
+        const damaged = signature.slice();
+        damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7));
+        expect(sameFrom((p) => p.ed25519Verify(own.publicKey, message, damaged))).toBe(false);
+        expect(sameFrom((p) => p.ed25519Verify(own.publicKey, message, signature.subarray(1)))).toBe(false);
+      }),
+      few,
+    );
+  });
+
+  test("ChaCha20-Poly1305, and every damaged bit is noticed", () => {
+    fc.assert(
+      fc.property(key, nonce, text, text, fc.nat(), (k, n, plaintext, aad, at) => {
+        const sealed = sameFrom((p) => p.chacha20Poly1305Seal(k, n, plaintext, aad));
+        expect(sameFrom((p) => p.chacha20Poly1305Open(k, n, sealed, aad))).toEqual(plaintext);
+        const tag = sealed.tag.slice();
+        tag[at % 16] = (tag[at % 16] as number) ^ (1 << (at % 8));
+        expect(sameFrom((p) => p.chacha20Poly1305Open(k, n, { ...sealed, tag }, aad))).toBeNull();
+      }),
+      few,
+    );
+  });
+});

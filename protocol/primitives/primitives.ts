@@ -1,0 +1,53 @@
+/**
+ * The cryptography the protocol stands on, as one small interface with two implementations that must agree:
+ * `noble.ts` runs anywhere, `node.ts` is the fast one.
+ *
+ * Keys are raw bytes. Callers have checked lengths; a wrong length is a bug and throws. An array that holds a private key
+ * is never changed while it is in use: implementations may remember what they derived from it.
+ */
+
+/** An X25519 pair, or an Ed25519 pair whose private key is the 32-byte seed. */
+export interface KeyPair {
+  readonly publicKey: Uint8Array;
+  readonly privateKey: Uint8Array;
+}
+
+export interface Sealed {
+  readonly ciphertext: Uint8Array;
+  readonly tag: Uint8Array;
+}
+
+/** Gives `length` fresh, secret, uniform bytes. */
+export type Random = (length: number) => Uint8Array;
+
+export interface Primitives {
+  sha256(data: Uint8Array): Uint8Array;
+  sha512(data: Uint8Array): Uint8Array;
+  hmacSha256(key: Uint8Array, data: Uint8Array): Uint8Array;
+  /** RFC 5869, extract and expand. */
+  hkdfSha256(ikm: Uint8Array, salt: Uint8Array, info: Uint8Array, length: number): Uint8Array;
+
+  x25519PublicKey(privateKey: Uint8Array): Uint8Array;
+  /** RFC 7748; null when the output is all-zero. */
+  x25519(own: KeyPair, publicKey: Uint8Array): Uint8Array | null;
+
+  ed25519PublicKey(seed: Uint8Array): Uint8Array;
+  ed25519Sign(own: KeyPair, message: Uint8Array): Uint8Array;
+  /** RFC 8032 with canonical S and without cofactor; any length of signature. `publicKey` is a checked identity key. */
+  ed25519Verify(publicKey: Uint8Array, message: Uint8Array, signature: Uint8Array): boolean;
+
+  /** RFC 8439. */
+  chacha20Poly1305Seal(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Sealed;
+  /** Null when the tag does not verify. */
+  chacha20Poly1305Open(key: Uint8Array, nonce: Uint8Array, sealed: Sealed, aad: Uint8Array): Uint8Array | null;
+}
+
+/** A fresh X25519 pair. */
+export function generateX25519(primitives: Primitives, random: Random): KeyPair {
+  return x25519PairFrom(primitives, random(32));
+}
+
+/** The X25519 pair of a raw private key. */
+export function x25519PairFrom(primitives: Primitives, privateKey: Uint8Array): KeyPair {
+  return { publicKey: primitives.x25519PublicKey(privateKey), privateKey };
+}

@@ -1,0 +1,66 @@
+/**
+ * The environment, read once and checked: nothing else in the project looks at it.
+ */
+import { z } from "zod";
+
+const port = z.coerce.number().int().min(0).max(65_535);
+
+const environment = z.object({
+  SEALPOST_KAFKA_BROKERS: z.string().min(1),
+  SEALPOST_REGISTRY_URL: z.url(),
+  SEALPOST_POSTGRES_URL: z.string().startsWith("postgres"),
+  SEALPOST_REDIS_URL: z.string().startsWith("redis"),
+  /** Where the API listens; 0 takes a free port and prints it. */
+  SEALPOST_HTTP_PORT: port.default(8080),
+  SEALPOST_HTTP_HOST: z.string().default("127.0.0.1"),
+  /** `host[:port]` that clients sign as @authority, where a proxy rewrites the Host header. */
+  SEALPOST_PUBLIC_AUTHORITY: z.string().optional(),
+  /** Health and metrics of a process without the API; 0 takes a free port. */
+  SEALPOST_OPS_PORT: port.default(0),
+  SEALPOST_PARTITIONS: z.coerce.number().int().min(1).max(1024).default(8),
+  SEALPOST_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
+  /** Tests only: the process ends itself with SIGKILL at this named point. */
+  SEALPOST_FAILPOINT: z.string().optional(),
+});
+
+export interface Config {
+  readonly kafkaBrokers: readonly string[];
+  readonly registryUrl: string;
+  readonly postgresUrl: string;
+  readonly redisUrl: string;
+  readonly httpPort: number;
+  readonly httpHost: string;
+  readonly publicAuthority: string | undefined;
+  readonly opsPort: number;
+  readonly partitions: number;
+  readonly logLevel: string;
+  readonly failpoint: string | undefined;
+}
+
+/**
+ * @throws Error with one line per variable that is missing or wrong, and what would be right.
+ */
+export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
+  const parsed = environment.safeParse(env);
+  if (!parsed.success) {
+    const lines = parsed.error.issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`);
+    throw new Error(
+      `The environment is incomplete:\n${lines.join("\n")}\n` +
+        "`npm run stack` starts the four servers and prints lines to copy; docs/configuration.md explains each variable.",
+    );
+  }
+  const values = parsed.data;
+  return {
+    kafkaBrokers: values.SEALPOST_KAFKA_BROKERS.split(","),
+    registryUrl: values.SEALPOST_REGISTRY_URL,
+    postgresUrl: values.SEALPOST_POSTGRES_URL,
+    redisUrl: values.SEALPOST_REDIS_URL,
+    httpPort: values.SEALPOST_HTTP_PORT,
+    httpHost: values.SEALPOST_HTTP_HOST,
+    publicAuthority: values.SEALPOST_PUBLIC_AUTHORITY,
+    opsPort: values.SEALPOST_OPS_PORT,
+    partitions: values.SEALPOST_PARTITIONS,
+    logLevel: values.SEALPOST_LOG_LEVEL,
+    failpoint: values.SEALPOST_FAILPOINT,
+  };
+}

@@ -1,0 +1,19 @@
+/**
+ * Starts the four real servers once for all tests that need them, and stops them after the last one.
+ *
+ * The tests share them: each takes topics, groups, agents and databases of its own.
+ */
+import type { TestProject } from "vitest/node";
+import { type Stack, startStack } from "../infra/local/stack.ts";
+
+let stack: Stack | undefined;
+
+export async function setup(project: TestProject): Promise<void> {
+  // biome-ignore lint/style/noProcessEnv: the ladder of the local stack begins with URLs from the environment.
+  stack = await startStack({ env: process.env, ephemeral: true });
+  project.provide("stackUrls", stack.urls);
+}
+
+export async function teardown(): Promise<void> {
+  await stack?.stop();
+}

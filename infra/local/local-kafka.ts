@@ -37,7 +37,7 @@ export async function prepareKafka(
   const logDir = join(dataDir, "log");
   const config = join(dataDir, "server.properties");
   await mkdir(dataDir, { recursive: true });
-  await writeFile(config, kafkaProperties(logDir, ports));
+  await writeFile(config, asProperties(kafkaSettings(logDir, ports)));
   const archive = await classArchive(bundle, java, dataDir);
   const env = serverEnv(shop.env);
 
@@ -56,6 +56,7 @@ export async function prepareKafka(
 
   const broker = `127.0.0.1:${ports.main}`;
   return {
+    name: "kafka",
     url: broker,
     title: `Kafka ${jars.map((name) => /^kafka_2\.13-([\d.]+)\.jar$/.exec(name)?.[1]).find(Boolean) ?? ""}`.trim(),
     launch: {
@@ -79,31 +80,41 @@ export async function prepareKafka(
     },
     stopSignal: "SIGTERM",
     dropSignal: archive.isWriting ? "SIGTERM" : "SIGKILL",
-    check: () => askKafka([broker]),
+    check: () => askKafka([broker], { coordinator: true }),
     afterStop: archive.adopt,
   };
 }
 
-export function kafkaProperties(logDir: string, ports: KafkaPorts): string {
-  const names = ports.extra.map((_, index) => `PROXIED${index}`);
-  const extra = (pick: (listener: KafkaListener) => number) =>
-    ports.extra.map((listener, index) => `${names[index]}://127.0.0.1:${pick(listener)}`);
-  const lines = {
+export interface KafkaHosts {
+  readonly bindHost: string;
+  readonly advertisedHost: string;
+}
+
+const loopback: KafkaHosts = { bindHost: "127.0.0.1", advertisedHost: "127.0.0.1" };
+
+/** Settings of the broker by their names in server.properties, for every way that we start it ourselves. */
+export function kafkaSettings(
+  logDir: string,
+  ports: KafkaPorts,
+  { bindHost, advertisedHost }: KafkaHosts = loopback,
+): Readonly<Record<string, string>> {
+  const extra = ports.extra.map((listener, index) => ({ ...listener, name: `PROXIED${index}` }));
+  return {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.quorum.voters": `1@127.0.0.1:${ports.controller}`,
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
     listeners: [
-      `PLAINTEXT://127.0.0.1:${ports.main}`,
+      `PLAINTEXT://${bindHost}:${ports.main}`,
       `CONTROLLER://127.0.0.1:${ports.controller}`,
-      ...extra((listener) => listener.listenPort),
+      ...extra.map(({ name, listenPort }) => `${name}://${bindHost}:${listenPort}`),
     ].join(","),
     "advertised.listeners": [
-      `PLAINTEXT://127.0.0.1:${ports.main}`,
-      ...extra((listener) => listener.advertisedPort),
+      `PLAINTEXT://${advertisedHost}:${ports.main}`,
+      ...extra.map(({ name, advertisedPort }) => `${name}://127.0.0.1:${advertisedPort}`),
     ].join(","),
-    "listener.security.protocol.map": ["PLAINTEXT", "CONTROLLER", ...names]
+    "listener.security.protocol.map": ["PLAINTEXT", "CONTROLLER", ...extra.map(({ name }) => name)]
       .map((name) => `${name}:PLAINTEXT`)
       .join(","),
     "log.dirs": logDir,
@@ -133,7 +144,10 @@ export function kafkaProperties(logDir: string, ports: KafkaPorts): string {
     "log.retention.check.interval.ms": "30000",
     "log.segment.delete.delay.ms": "5000",
   };
-  return Object.entries(lines)
+}
+
+function asProperties(settings: Readonly<Record<string, string>>): string {
+  return Object.entries(settings)
     .map(([name, value]) => `${name}=${value}\n`)
     .join("");
 }

@@ -56,6 +56,7 @@ export async function preparePostgres(
   const urlOf = (name: string) => `postgres://${role}:${role}@127.0.0.1:${port}/${name}`;
   const url = urlOf(database);
   return {
+    name: "postgres",
     url,
     title: `PostgreSQL ${version}`,
     launch: {

@@ -29,6 +29,7 @@ export async function prepareRedis(
   await mkdir(dataDir, { recursive: true });
   const url = `redis://127.0.0.1:${port}`;
   return {
+    name: "redis",
     url,
     title: `Redis ${version}`,
     launch: {

@@ -25,6 +25,7 @@ export async function prepareRegistry(
   const archive = await classArchive(bundle, java, dataDir);
   const url = `http://127.0.0.1:${port}/apis/ccompat/v7`;
   return {
+    name: "registry",
     url,
     title: `Apicurio Registry ${/app-([\d.]+\d)/.exec(runner)?.[1] ?? ""}`.trim(),
     launch: {

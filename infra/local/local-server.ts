@@ -7,10 +7,11 @@
 import { mkdir, readFile } from "node:fs/promises";
 import { dirname } from "node:path";
 import { CannotRun, type Workshop } from "./binaries.ts";
-import type { GuardedProcess, Launch } from "./guard.ts";
-import type { Way } from "./ladder.ts";
+import type { Ending, GuardedProcess, Launch } from "./guard.ts";
+import type { ServerName, Way } from "./ladder.ts";
 
 export interface LocalServer {
+  readonly name: ServerName;
   readonly url: string;
   /** What it is, for people: "Kafka 4.1.1". */
   readonly title: string;
@@ -21,7 +22,7 @@ export interface LocalServer {
   readonly dropSignal: NodeJS.Signals;
   /** Throws until the server answers. */
   readonly check: () => Promise<void>;
-  /** Runs after a clean end. */
+  /** Runs after an end in order. */
   readonly afterStop?: () => Promise<void>;
 }
 
@@ -50,19 +51,33 @@ const earlyEndWaitMs = 250;
 
 export async function startLocal(server: LocalServer, shop: Workshop): Promise<RunningServer> {
   let process = await launchUntilItAnswers(server, shop, 0);
+  let isWanted = true;
+  watch();
 
+  /** A server that dies by itself is worth a word to whoever watches the stack. */
+  function watch(): void {
+    const watched = process;
+    void watched.ended.then((ending) => {
+      if (!isWanted || watched !== process) return;
+      const text = `ended by itself (${howItEnded(ending)}); its log is ${server.launch.logFile}`;
+      shop.progress({ kind: "note", server: server.name, text });
+    });
+  }
   async function kill(): Promise<void> {
+    isWanted = false;
     process.signal("SIGKILL");
     await process.ended;
   }
   async function stop(drop: boolean): Promise<void> {
+    isWanted = false;
     if (process.ending() === null) {
       process.signal(drop ? server.dropSignal : server.stopSignal);
       const tooLong = setTimeout(() => process.signal("SIGKILL"), stopMsMax);
       await process.ended;
       clearTimeout(tooLong);
     }
-    await server.afterStop?.();
+    // A server that had to be killed may have left something half written.
+    if (process.ending()?.signal === null) await server.afterStop?.();
   }
   return {
     way: "local",
@@ -73,6 +88,8 @@ export async function startLocal(server: LocalServer, shop: Workshop): Promise<R
     restart: async () => {
       await kill();
       process = await launchUntilItAnswers(server, shop, earlyEndsMax);
+      isWanted = true;
+      watch();
     },
     stop,
   };
@@ -111,8 +128,13 @@ async function launchUntilItAnswers(
     await pause(earlyEndWaitMs);
     return launchUntilItAnswers(server, shop, earlyEndsLeft - 1);
   }
-  const how = ending.error ?? (ending.signal === null ? `exit code ${ending.code}` : `signal ${ending.signal}`);
-  throw new CannotRun(`"${server.launch.command}" ended at once (${how}). ${await lastLines(server.launch.logFile)}`);
+  throw new CannotRun(
+    `"${server.launch.command}" ended at once (${howItEnded(ending)}). ${await lastLines(server.launch.logFile)}`,
+  );
+}
+
+function howItEnded({ error, signal, code }: Ending): string {
+  return error ?? (signal === null ? `exit code ${code}` : `signal ${signal}`);
 }
 
 async function lastLines(logFile: string): Promise<string> {

@@ -17,8 +17,8 @@ export interface Lock {
   release(): Promise<void>;
 }
 
-/** `heldBy` is the pid of a living holder. */
-export type LockAttempt = { readonly lock: Lock } | { readonly heldBy: number };
+/** `heldBy` is the first holder that lives; `ownerLives` tells whether that is the first one named. */
+export type LockAttempt = { readonly lock: Lock } | { readonly heldBy: number; readonly ownerLives: boolean };
 
 /** `pids`: the processes that keep the lock alive; it is free when none of them lives any more. */
 export async function tryLock(file: string, pids: readonly number[]): Promise<LockAttempt> {
@@ -32,7 +32,7 @@ export async function tryLock(file: string, pids: readonly number[]): Promise<Lo
       if (await linked(own, file)) return { lock: { release: () => rm(file, { force: true }) } };
       const found = await readHolders(file);
       const living = found?.find(isAlive);
-      if (living !== undefined) return { heldBy: living.pid };
+      if (living !== undefined) return { heldBy: living.pid, ownerLives: living === found?.[0] };
       if (found !== null) await rename(file, `${own}.stale`).catch(() => undefined);
     }
   } finally {

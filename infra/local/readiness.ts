@@ -9,8 +9,11 @@ import pg from "pg";
 
 const answerMsMax = 3_000;
 
-/** Also finds the group coordinator, so that the first consumer does not meet one that is still loading. */
-export async function askKafka(brokers: readonly string[]): Promise<void> {
+/**
+ * `coordinator`: also wait for the one of consumer groups, so that the first consumer does not meet one that is still
+ * loading. Only for a broker of ours, because the question makes the broker create its offsets topic.
+ */
+export async function askKafka(brokers: readonly string[], options: { coordinator: boolean }): Promise<void> {
   const kafka = new Kafka({
     clientId: "sealpost-stack",
     brokers: [...brokers],
@@ -24,7 +27,7 @@ export async function askKafka(brokers: readonly string[]): Promise<void> {
     await admin.connect();
     const cluster = await admin.describeCluster();
     if (cluster.brokers.length === 0) throw new Error("The cluster has no broker yet.");
-    await admin.describeGroups(["sealpost-stack"]);
+    if (options.coordinator) await admin.describeGroups(["sealpost-stack"]);
   } finally {
     await admin.disconnect();
   }

@@ -8,7 +8,7 @@
 import { chmod, mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { CannotRun, definedOnly, type Workshop } from "./binaries.ts";
-import { whyNoEngine } from "./containers.ts";
+import { startContainer, whyNoEngine } from "./containers.ts";
 import { type Guard, openGuard } from "./guard.ts";
 import {
   type Attempt,
@@ -91,6 +91,9 @@ export async function startStack(options: StackOptions): Promise<Stack> {
   const dataDir = await dataFolder(options, home);
 
   const guard = await openGuard(definedOnly(env));
+  // Without its children the start that is under way comes to its end at once.
+  const abandon = () => void guard.close();
+  signal?.addEventListener("abort", abandon, { once: true });
   let lock: Lock | null = null;
   const running = new Map<ServerName, RunningServer>();
   async function end(): Promise<void> {
@@ -107,19 +110,23 @@ export async function startStack(options: StackOptions): Promise<Stack> {
     const engineMissing = await whyNoEngine(env);
     const ports = await choosePorts(dataDir, options.kafkaAdvertisedPorts ?? []);
     const failures: Failure[] = [];
-    await Promise.all(
+    const outcomes = await Promise.allSettled(
       serverNames.map(async (name) => {
         const found = await climb(name, { shop, dataDir, ports, engineMissing, ephemeral });
         if ("attempts" in found) failures.push(found);
         else running.set(name, found);
       }),
     );
+    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
     if (failures.length > 0) throw new StackUnavailable(explainFailure(failures, env, engineMissing));
+    signal?.throwIfAborted();
     return openStack(running, dataDir, ports.extra, end);
   } catch (error) {
     await end();
     signal?.throwIfAborted();
     throw error;
+  } finally {
+    signal?.removeEventListener("abort", abandon);
   }
 }
 
@@ -137,9 +144,7 @@ function openStack(
   }
   return {
     urls: {
-      kafkaBrokers: get("kafka")
-        .url.split(",")
-        .map((broker) => broker.trim()),
+      kafkaBrokers: brokersOf(get("kafka").url),
       registryUrl: get("registry").url,
       postgresUrl: get("postgres").url,
       redisUrl: get("redis").url,
@@ -195,6 +200,11 @@ async function climb(name: ServerName, at: Climb): Promise<RunningServer | Failu
 
 async function start(name: ServerName, way: Way, at: Climb): Promise<RunningServer> {
   if (way === "given") return useGiven(name, at.shop.env);
+  if (way === "container") {
+    const { kafka, kafkaController, extra, ...ports } = at.ports;
+    const kafkaPorts = { main: kafka, controller: kafkaController, extra };
+    return startContainer(name, { ...ports, kafka: kafkaPorts }, at.ephemeral ? null : at.dataDir, at.shop.progress);
+  }
   return startLocal(await prepare(name, at), at.shop);
 }
 
@@ -238,9 +248,13 @@ async function useGiven(name: ServerName, env: Env): Promise<RunningServer> {
 }
 
 function ask(name: ServerName, url: string): Promise<void> {
-  if (name === "kafka") return askKafka(url.split(",").map((broker) => broker.trim()));
+  if (name === "kafka") return askKafka(brokersOf(url), { coordinator: false });
   if (name === "registry") return askRegistry(url);
   return name === "postgres" ? askPostgres(url) : askRedis(url);
+}
+
+function brokersOf(list: string): string[] {
+  return list.split(",").map((broker) => broker.trim());
 }
 
 async function dataFolder({ dataDir, ephemeral }: StackOptions, home: string): Promise<string> {
@@ -262,7 +276,8 @@ async function lockData(dataDir: string, guard: Guard): Promise<Lock> {
   for (;;) {
     const attempt = await tryLock(join(dataDir, "lock"), [process.pid, guard.pid]);
     if ("lock" in attempt) return attempt.lock;
-    if (Date.now() > deadline) {
+    // When only the watcher is left, its parent was killed and it is just ending the servers.
+    if (attempt.ownerLives || Date.now() > deadline) {
       throw new StackUnavailable(
         `A stack already runs on ${dataDir} (process ${attempt.heldBy}). Use that one, stop it first, or start a second one with --ephemeral.`,
       );

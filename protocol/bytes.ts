@@ -11,6 +11,11 @@ export const EMPTY = new Uint8Array(0);
 
 /** `a ‖ b ‖ …` */
 export function concat(...parts: readonly Uint8Array[]): Uint8Array {
+  return join(parts);
+}
+
+/** The same of a list of any length. */
+export function join(parts: readonly Uint8Array[]): Uint8Array {
   let length = 0;
   for (const part of parts) length += part.length;
   const joined = new Uint8Array(length);
@@ -84,6 +89,11 @@ export class ByteWriter {
 
   ascii(text: string): this {
     for (let i = 0; i < text.length; i++) this.#bytes[this.#offset++] = text.charCodeAt(i);
+    return this;
+  }
+
+  zeros(length: number): this {
+    this.#offset += length;
     return this;
   }
 

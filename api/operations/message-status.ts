@@ -1,0 +1,69 @@
+/**
+ * What became of messages, for their sender and their recipient; for everybody else they do not exist.
+ */
+import type { Caller } from "../auth.ts";
+import { ApiRefusal } from "../problem.ts";
+
+export interface MessageKey {
+  readonly senderId: string;
+  readonly messageId: string;
+}
+
+export interface MessageStatus extends MessageKey {
+  readonly recipientId: string;
+  readonly status: "queued" | "delivered" | "acknowledged" | "refused" | "evicted" | "expired" | "deleted";
+  /** SHA-256 of the canonical bytes. */
+  readonly digest: Uint8Array;
+  /** Why it was refused or discarded. */
+  readonly code: string | null;
+  /** Times in ms since the epoch. */
+  readonly acceptedAt: number;
+  readonly queuedAt: number;
+  readonly deliveredAt: number | null;
+  readonly endedAt: number | null;
+}
+
+export interface MessageStatusDeps {
+  /** In any order; unknown ones are left out. Throws `Unavailable`. */
+  readonly findMessages: (keys: readonly MessageKey[]) => Promise<readonly MessageStatus[]>;
+}
+
+/** As many as a call may send. */
+export const STATUS_MESSAGES_MAX = 100;
+
+/** @throws ApiRefusal `message-unknown`; `Unavailable` */
+export async function messageStatus(deps: MessageStatusDeps, caller: Caller, key: MessageKey): Promise<MessageStatus> {
+  const [status] = await messageStatuses(deps, caller, [key]);
+  if (status === undefined || status === null) throw new ApiRefusal("message-unknown");
+  return status;
+}
+
+/**
+ * @returns one entry per key, in order; null for what is unknown, or is not the caller's to know
+ * @throws ApiRefusal `too-many`; `Unavailable`
+ */
+export async function messageStatuses(
+  deps: MessageStatusDeps,
+  caller: Caller,
+  keys: readonly MessageKey[],
+): Promise<readonly (MessageStatus | null)[]> {
+  if (keys.length > STATUS_MESSAGES_MAX) {
+    throw new ApiRefusal("too-many", {
+      field: "/messages",
+      detail: `a call takes at most ${STATUS_MESSAGES_MAX} messages`,
+    });
+  }
+  const found = new Map((await deps.findMessages(keys)).map((status) => [nameOf(status), status]));
+  return keys.map((key) => {
+    const status = found.get(nameOf(key));
+    return status !== undefined && concerns(status, caller) ? status : null;
+  });
+}
+
+function concerns({ senderId, recipientId }: MessageStatus, { agentId }: Caller): boolean {
+  return senderId === agentId || recipientId === agentId;
+}
+
+function nameOf({ senderId, messageId }: MessageKey): string {
+  return `${senderId}/${messageId}`;
+}

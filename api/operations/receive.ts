@@ -1,0 +1,97 @@
+/**
+ * Reads a mailbox: what waits after a seq, at most 100 items and 4 MiB, waiting for mail when asked to.
+ *
+ * Promise: nothing is skipped: seqs are dense, the answer holds every waiting item after `afterSeq` up to its last one, and the cursor
+ * continues there. Reading changes nothing; an item waits until it is answered. While the agent has an open stream a poll is refused.
+ */
+import type { ItemKind } from "../../schemas/values.ts";
+import type { Caller } from "../auth.ts";
+import { ApiRefusal } from "../problem.ts";
+import type { Counted } from "./counters.ts";
+
+export interface StoredItem {
+  readonly seq: number;
+  readonly kind: ItemKind;
+  readonly senderId: string;
+  readonly itemId: string;
+  /** Canonical bytes of the envelope, or a retry request's JSON. */
+  readonly body: Uint8Array;
+}
+
+export interface MailboxPage {
+  readonly items: readonly StoredItem[];
+  /** The mailbox's last seq, taken in the same statement. 0 when it never had an item. */
+  readonly lastSeq: number;
+  /** Nothing waits after these items. */
+  readonly end: boolean;
+}
+
+export interface ReceiveDeps {
+  readonly readMailbox: (
+    recipientId: string,
+    range: { readonly afterSeq: number; readonly limit: number; readonly maxBytes: number },
+  ) => Promise<MailboxPage>;
+  /** Does the agent have an open stream anywhere? Answers false when that cannot be known. */
+  readonly hasStream: (agentId: string) => Promise<boolean>;
+  /** Resolves when there may be mail, at the latest after `ms` or when the signal aborts. Never throws; may resolve for nothing. */
+  readonly waitForMail: (recipientId: string, signal: AbortSignal, ms: number) => Promise<void>;
+  readonly counted: Counted;
+  /** ms since the epoch. */
+  readonly now: () => number;
+}
+
+export interface ReceiveInput {
+  /** 0 starts a sweep at the beginning. */
+  readonly afterSeq: number;
+  /** 1 to `RECEIVE_ITEMS_MAX` */
+  readonly limit: number;
+  /** How long to wait for the first item; at most `WAIT_SECONDS_MAX` seconds, in ms. */
+  readonly waitMs: number;
+  /** Aborts the waiting: the client is gone. */
+  readonly signal: AbortSignal;
+}
+
+export interface Received {
+  readonly items: readonly StoredItem[];
+  /** Where the next call continues. */
+  readonly cursor: number;
+  readonly lastSeq: number;
+}
+
+/** As many as a call may send. */
+export const RECEIVE_ITEMS_MAX = 100;
+
+/** What a stream may have in flight, too. JSON makes 5.6 MB of it. */
+const RECEIVE_BYTES_MAX = 4 * 1024 * 1024;
+
+/** Proxies close what is silent for a minute; half of it leaves room. */
+export const WAIT_SECONDS_MAX = 30;
+
+/**
+ * @throws ApiRefusal `stream-open`; `Unavailable`
+ */
+export async function receive(deps: ReceiveDeps, caller: Caller, input: ReceiveInput): Promise<Received> {
+  if (await deps.hasStream(caller.agentId)) throw new ApiRefusal("stream-open");
+  const deadline = deps.now() + input.waitMs;
+  for (;;) {
+    const page = await readFrom(deps, caller, input);
+    const remainingMs = deadline - deps.now();
+    if (page.items.length > 0 || remainingMs <= 0 || input.signal.aborted) {
+      deps.counted("items_received", page.items.length);
+      return { items: page.items, cursor: cursorAfter(page), lastSeq: page.lastSeq };
+    }
+    await deps.waitForMail(caller.agentId, input.signal, remainingMs);
+  }
+}
+
+async function readFrom(deps: ReceiveDeps, caller: Caller, { afterSeq, limit }: ReceiveInput): Promise<MailboxPage> {
+  const page = await deps.readMailbox(caller.agentId, { afterSeq, limit, maxBytes: RECEIVE_BYTES_MAX });
+  if (afterSeq <= page.lastSeq) return page;
+  // A cursor beyond the mailbox is from before a restore: only from the start is nothing skipped.
+  return deps.readMailbox(caller.agentId, { afterSeq: 0, limit, maxBytes: RECEIVE_BYTES_MAX });
+}
+
+function cursorAfter({ items, lastSeq, end }: MailboxPage): number {
+  const last = items.at(-1);
+  return end || last === undefined ? lastSeq : last.seq;
+}

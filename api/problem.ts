@@ -1,0 +1,284 @@
+/**
+ * What the API says when it refuses: one closed list of codes, and RFC 9457 problem details made from it.
+ *
+ * Every door (HTTP, stream, gRPC) answers with the same codes. A code stands for one status and one meaning, for good: clients
+ * and `docs/api.md` rely on it. Nothing in a problem comes from keys, other agents' data or the inside of an error.
+ */
+import { Refusal, Unavailable } from "../protocol/refusal.ts";
+
+interface Meaning {
+  readonly status: number;
+  readonly title: string;
+  /** What to do, where the place that refused says nothing more exact. */
+  readonly fix: string;
+  /** The same content, sent and signed again later, may be taken. */
+  readonly retryable?: true;
+}
+
+/** The table of `docs/api.md`. */
+export const problems = {
+  "signature-missing": {
+    status: 401,
+    title: "The request is not signed.",
+    fix: "Sign it with HTTP Message Signatures (RFC 9421): headers Signature-Input and Signature, key id = your agent id.",
+  },
+  "signature-invalid": {
+    status: 401,
+    title: "The request's signature does not hold.",
+    fix: "Sign exactly what is sent, with the key of the agent named in keyid.",
+  },
+  "signature-expired": {
+    status: 401,
+    title: "The request's signature has expired.",
+    fix: "Sign again; compare your clock with server_time.",
+  },
+  "signature-replayed": {
+    status: 401,
+    title: "A request with this nonce was seen before.",
+    fix: "Sign every request anew, with a fresh nonce, also when the same content is sent again.",
+  },
+  "sign-again": {
+    status: 401,
+    title: "The memory of nonces is younger than this signature.",
+    fix: "Sign the same request again and send it.",
+    retryable: true,
+  },
+  "digest-mismatch": {
+    status: 401,
+    title: "Content-Digest is not the digest of the body that arrived.",
+    fix: "Send Content-Digest: sha-256=:<base64 of the SHA-256 of the body>: (RFC 9530) and let nothing change the body.",
+  },
+  "agent-unknown": {
+    status: 401,
+    title: "No agent with this id is registered.",
+    fix: "Register first: POST /messaging/agents.",
+  },
+  "agent-suspended": {
+    status: 403,
+    title: "The agent is not allowed to call any more.",
+    fix: "Ask the operator.",
+  },
+  malformed: { status: 400, title: "The input does not have the right form.", fix: "See field and detail." },
+  "too-many": { status: 400, title: "The call has too many items.", fix: "Spread them over several calls." },
+  "too-large": { status: 413, title: "The input is too large.", fix: "Send less in one piece." },
+  "recipient-unknown": {
+    status: 404,
+    title: "The recipient is not registered, or not active.",
+    fix: "Check the recipient's agent id.",
+  },
+  "sender-mismatch": {
+    status: 403,
+    title: "The envelope's sender is not the agent that sends it.",
+    fix: "An agent sends only its own envelopes: sender_id must be the caller's agent id.",
+  },
+  "wrong-recipient": {
+    status: 403,
+    title: "The item is not addressed to the agent that asks.",
+    fix: "Use the recipient's own connection.",
+  },
+  "message-id-too-old": {
+    status: 422,
+    title: "The time in message_id is more than 7 days ago.",
+    fix: "Ask for the message's status; if it is unknown, encrypt the content anew under a new id.",
+  },
+  "message-id-in-future": {
+    status: 422,
+    title: "The time in message_id is more than 5 minutes ahead.",
+    fix: "Set the clock; compare it with server_time.",
+  },
+  "timestamp-mismatch": {
+    status: 422,
+    title: "The timestamp is not the time in message_id.",
+    fix: "Make the UUIDv7 of message_id from the envelope's timestamp.",
+  },
+  "message-id-reused": {
+    status: 409,
+    title: "This message_id was used for other bytes.",
+    fix: "Send the identical envelope again, or give the new one a new message_id.",
+  },
+  "message-unknown": {
+    status: 404,
+    title: "No such message, or none of yours.",
+    fix: "Only sender and recipient may ask; the sender defaults to the caller.",
+  },
+  "prekeys-unavailable": {
+    status: 404,
+    title: "The agent has no signed prekey yet.",
+    fix: "Try again when the agent has uploaded its prekeys.",
+  },
+  "prekey-conflict": {
+    status: 409,
+    title: "A prekey id was used for another key.",
+    fix: "Give the new key a new id.",
+  },
+  "prekey-signature-invalid": {
+    status: 422,
+    title: "The signed prekey's signature does not verify under the agent's identity key.",
+    fix: "Sign label ‖ id ‖ created_at ‖ public key with the identity key (protocol.md §2).",
+  },
+  "identity-key-invalid": {
+    status: 422,
+    title: "The identity key is not the canonical encoding of an Ed25519 point of prime order.",
+    fix: "Make the key pair with an ordinary Ed25519 library.",
+  },
+  "stream-open": {
+    status: 409,
+    title: "The agent has an open stream, which gets everything.",
+    fix: "Read from the stream, or close it before polling.",
+  },
+  "not-found": { status: 404, title: "There is nothing at this path.", fix: "See /openapi.json." },
+  "method-not-allowed": { status: 405, title: "The path does not take this method.", fix: "See the Allow header." },
+  "unsupported-media-type": {
+    status: 415,
+    title: "The body is not plain application/json.",
+    fix: "Send Content-Type: application/json and no Content-Encoding.",
+  },
+  "upgrade-required": {
+    status: 426,
+    title: "This path speaks WebSocket only.",
+    fix: "Send a signed WebSocket upgrade (docs/stream.md).",
+  },
+  overloaded: {
+    status: 503,
+    title: "More is waiting than can be taken right now.",
+    fix: "Send the same again after Retry-After.",
+    retryable: true,
+  },
+  unavailable: {
+    status: 503,
+    title: "Something the service needs is away.",
+    fix: "Send the same again after Retry-After.",
+    retryable: true,
+  },
+  internal: {
+    status: 500,
+    title: "The service failed.",
+    fix: "Send the same again later; if it stays, tell the operator.",
+    retryable: true,
+  },
+} as const satisfies Record<string, Meaning>;
+
+export type ProblemCode = keyof typeof problems;
+
+export const problemCodes = Object.keys(problems) as readonly ProblemCode[];
+
+/** Statuses, for documents. */
+export function statusOf(code: ProblemCode): number {
+  return problems[code].status;
+}
+
+/** One item of a call that was refused. */
+export interface Fault {
+  /** JSON pointer into the call, such as `/envelopes/3/recipient_id`. */
+  readonly pointer: string;
+  readonly code: ProblemCode;
+  readonly detail: string;
+  readonly messageId?: string;
+}
+
+interface ApiRefusalDetail {
+  /** A JSON pointer into the body, or the name of a header, parameter or signature component. */
+  readonly field?: string;
+  readonly fix?: string;
+  /** What is wrong with exactly this input. */
+  readonly detail?: string;
+  readonly faults?: readonly Fault[];
+  /** Signatures and clocks: helps a caller whose clock or host name differs. */
+  readonly authority?: string;
+}
+
+/** A refusal of the API. `faults` is not empty when single items of a call were refused; nothing of that call was done. */
+export class ApiRefusal extends Refusal<ProblemCode> {
+  readonly detail: string | undefined;
+  readonly faults: readonly Fault[];
+  readonly authority: string | undefined;
+
+  constructor(code: ProblemCode, detail: ApiRefusalDetail = {}) {
+    super(code, detail);
+    this.detail = detail.detail;
+    this.faults = detail.faults ?? [];
+    this.authority = detail.authority;
+  }
+}
+
+/** Of all the items of a call, these were refused; the call's code is the first one's. */
+export class BatchRefusal extends ApiRefusal {
+  constructor(faults: readonly [Fault, ...Fault[]]) {
+    super(faults[0].code, { field: faults[0].pointer, detail: faults[0].detail, faults });
+  }
+}
+
+/** RFC 9457, as it is sent (snake_case). */
+export interface Problem {
+  readonly type: string;
+  readonly title: string;
+  readonly status: number;
+  readonly code: ProblemCode;
+  readonly detail: string;
+  readonly field?: string;
+  readonly fix?: string;
+  readonly retryable: boolean;
+  readonly errors?: readonly { pointer: string; code: ProblemCode; detail: string; message_id?: string }[];
+  /** RFC 3339; where a clock was judged. */
+  readonly server_time?: string;
+  /** The `@authority` the service checks signatures against; where a signature failed. */
+  readonly server_authority?: string;
+}
+
+/** Seconds a client should wait before it sends the same again: longer than a Kafka leader election usually takes. */
+export const RETRY_AFTER_SECONDS = 2;
+
+const clockCodes: ReadonlySet<ProblemCode> = new Set([
+  "signature-invalid",
+  "signature-expired",
+  "sign-again",
+  "message-id-too-old",
+  "message-id-in-future",
+]);
+
+/** The problem for whatever an operation threw. `internal` means a bug: the caller of this function logs the error. */
+export function problemOf(error: unknown, nowMs: number): Problem {
+  if (error instanceof ApiRefusal) return fromRefusal(error, error.code, nowMs, error);
+  if (error instanceof Refusal && isProblemCode(error.code)) return fromRefusal(error, error.code, nowMs);
+  if (error instanceof Unavailable) return bare(error.door === "service" ? "overloaded" : "unavailable");
+  return bare("internal");
+}
+
+function bare(code: ProblemCode): Problem {
+  const { status, title, fix } = problems[code];
+  return { type: typeOf(code), title, status, code, detail: title, fix, retryable: isRetryable(code) };
+}
+
+function fromRefusal(
+  refusal: Refusal,
+  code: ProblemCode,
+  nowMs: number,
+  more: { detail?: string | undefined; faults?: readonly Fault[]; authority?: string | undefined } = {},
+): Problem {
+  const base = bare(code);
+  return {
+    ...base,
+    detail: more.detail ?? base.detail,
+    ...(refusal.field === undefined ? {} : { field: refusal.field }),
+    fix: refusal.fix ?? problems[code].fix,
+    ...(more.faults === undefined || more.faults.length === 0 ? {} : { errors: more.faults.map(toWire) }),
+    ...(clockCodes.has(code) ? { server_time: new Date(nowMs).toISOString() } : {}),
+    ...(more.authority === undefined ? {} : { server_authority: more.authority }),
+  };
+}
+
+function toWire({ pointer, code, detail, messageId }: Fault): NonNullable<Problem["errors"]>[number] {
+  return { pointer, code, detail, ...(messageId === undefined ? {} : { message_id: messageId }) };
+}
+
+function typeOf(code: ProblemCode): string {
+  return `https://sealpost.dev/problems/${code}`;
+}
+
+function isRetryable(code: ProblemCode): boolean {
+  return (problems[code] as Meaning).retryable === true;
+}
+
+function isProblemCode(code: string): code is ProblemCode {
+  return Object.hasOwn(problems, code);
+}

@@ -24,7 +24,7 @@
  */
 import { ByteReader, ByteWriter } from "./bytes.ts";
 import { isAgentId } from "./identity.ts";
-import { Refusal } from "./refusal.ts";
+import { type ProtocolCode, Refusal } from "./refusal.ts";
 import { decodeUtf8, encodeUtf8 } from "./utf8.ts";
 import { UUID_BYTES, uuidFromBytes, uuidToBytes } from "./uuid.ts";
 
@@ -72,7 +72,7 @@ export interface AckUpToFrame {
 /** The client will never be able to open this item, for this reason (a code of protocol.md §7). */
 export interface RefuseFrame extends StreamItemId {
   readonly type: "refuse";
-  readonly code: string;
+  readonly code: ProtocolCode;
 }
 
 export type ClientFrame = SendFrame | AckFrame | AckUpToFrame | RefuseFrame;
@@ -154,6 +154,27 @@ const PROBLEM = 0x87;
 const FRAME_HEAD_BYTES = 5;
 const KINDS = ["message", "retry"] as const;
 const STATUSES = ["delivered", "acknowledged", "discarded"] as const;
+/** The codes a REFUSE may carry: all of the list, and a new one of the list is missed by the compiler here. */
+const REFUSAL_CODES: Record<ProtocolCode, true> = {
+  malformed: true,
+  "wrong-recipient": true,
+  "session-unknown": true,
+  "message-key-gone": true,
+  "identity-key-invalid": true,
+  "identity-mismatch": true,
+  "session-mismatch": true,
+  "suite-refused": true,
+  "prekey-unknown": true,
+  "bad-key": true,
+  "counter-too-far": true,
+  "auth-failed": true,
+  "bad-frame": true,
+  "bad-padding": true,
+  "signature-invalid": true,
+  "prekey-stale": true,
+};
+
+/** Why a message was discarded: a code of the server's. */
 const CODE = /^[a-z][a-z0-9-]{0,63}$/;
 const REASON = /^[\x20-\x7e]{0,120}$/;
 
@@ -330,7 +351,7 @@ function decodeClientBody(type: number, reader: ByteReader): ClientFrame {
     case ACK_UP_TO:
       return ended(reader, { type: "ack-up-to", seq: wholeNumber(reader.u64()) });
     case REFUSE:
-      return ended(reader, { type: "refuse", code: readText(reader, CODE), ...readId(reader) });
+      return ended(reader, { type: "refuse", code: readRefusalCode(reader), ...readId(reader) });
     default:
       throw new Refusal("malformed");
   }
@@ -396,6 +417,12 @@ function readId(reader: ByteReader): StreamItemId {
   const senderId = ascii(reader.bytes(reader.u16()));
   if (!isAgentId(senderId)) throw new Refusal("malformed");
   return { senderId, itemId: uuidFromBytes(reader.bytes(UUID_BYTES)) };
+}
+
+function readRefusalCode(reader: ByteReader): ProtocolCode {
+  const code = ascii(reader.bytes(reader.u16()));
+  if (!Object.hasOwn(REFUSAL_CODES, code)) throw new Refusal("malformed");
+  return code as ProtocolCode;
 }
 
 function readText(reader: ByteReader, pattern: RegExp): string {

@@ -50,6 +50,8 @@ interface ConsumerBase<In> {
    * Throws a `Refusal` when a decoded record can never be applied: it becomes a dead letter at once. Pure.
    */
   readonly check?: (record: Inbound<In>) => void;
+  /** How many items a record stands for, where it is more than one: a step takes at most 2,000. Pure. */
+  readonly itemsOf?: (record: Inbound<In>) => number;
   /** What to tell the world about a dead letter, where it had been answered 202. Pure; sees only headers and key. */
   readonly lament?: (record: Rejected, code: string) => readonly Emit[];
 }
@@ -68,10 +70,24 @@ export interface PlainConsumer<In> extends ConsumerBase<In> {
 /** A record on its way to Kafka, encoded. */
 export interface Outgoing {
   readonly topic: string;
-  readonly key: string;
+  /** Text, except in a dead letter, which keeps the bytes it came with. */
+  readonly key: string | Uint8Array;
   readonly value: Uint8Array;
   /** CloudEvents binary mode, `traceparent`; text values. */
   readonly headers: Readonly<Record<string, string>>;
+}
+
+/** Appends records to the log; `streams/producer.ts` implements it. */
+export interface Appender {
+  /**
+   * Resolves when every replica has all of them (acks=all). Records with the same key stay in the order of the calls.
+   *
+   * `deadlineMs` bounds the wait; `"never"` waits for as long as Kafka is away. Without it the appender's own bound holds.
+   *
+   * Throws `Overloaded` (nothing was taken: too much waits already) or `Unavailable("kafka")` at the deadline: then each record
+   * was written or was not. The same records under the same `ce_id` may be appended again without harm.
+   */
+  append(records: readonly Outgoing[], options?: { readonly deadlineMs?: number | "never" }): Promise<void>;
 }
 
 /** An outbox row: `Outgoing` under the input position that caused it, and its number there. */
@@ -105,8 +121,13 @@ export interface StepStore<Tx> {
     group: string,
     partitions: readonly (PartitionId & { readonly startAt: number })[],
   ): Promise<readonly (PartitionId & { readonly nextOffset: number })[]>;
-  /** Outbox rows of one input partition, in key order (offset, n); at most `limit`. */
-  leftovers(group: string, partition: PartitionId, limit: number): Promise<readonly OutboxRow[]>;
+  /** Outbox rows of one input partition, in key order (offset, n), behind `after`; at most `limit`. */
+  leftovers(
+    group: string,
+    partition: PartitionId,
+    limit: number,
+    after?: { readonly inputOffset: number; readonly n: number },
+  ): Promise<readonly OutboxRow[]>;
   /**
    * One step: moves every position (compare-and-set), runs `work`, writes its outbox rows, deletes published ones. All or nothing.
    * Answers `moved` when another owner was faster: nothing was written.

@@ -14,6 +14,8 @@ export interface Topic<T> {
   readonly messageBytesMax: number;
   /** Whether consumers put undecodable or refused records of this topic into `<name>.dlq`. */
   readonly deadLetters: boolean;
+  /** Whose `.avsc` describes the values; the topic's own name when it is left out (a topic of a test borrows a schema). */
+  readonly schema?: string;
   /** Carries the type of the values; never set. */
   readonly valueType?: T;
 }

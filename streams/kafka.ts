@@ -1,0 +1,83 @@
+/**
+ * The door to Kafka: one configured client, one shared admin connection.
+ *
+ * kafkajs's own log goes through ours one level down: what it calls an error is usually a broker that restarts, and an error in our log
+ * is a bug somebody must look at.
+ */
+import { type Admin, Kafka, type KafkaMessage, type LogEntry, logLevel } from "kafkajs";
+import type pino from "pino";
+import { Unavailable } from "../protocol/refusal.ts";
+import { quietRequestQueue } from "./kafkajs-timer.ts";
+
+export type { KafkaMessage };
+
+export interface KafkaOptions {
+  /** `host:port` of some brokers; the others are found. */
+  readonly brokers: readonly string[];
+  readonly clientId: string;
+  readonly log: pino.Logger;
+}
+
+export interface KafkaDoor {
+  readonly client: Kafka;
+  /** Runs an administrator's question over the one connection for them. Rejects with `Unavailable("kafka")`. */
+  ask<Answer>(question: (admin: Admin) => Promise<Answer>): Promise<Answer>;
+  close(): Promise<void>;
+}
+
+/** A broker that takes longer for one answer is treated as away; the same request, tried again, is recognised. */
+export const requestMsMax = 5_000;
+const connectMsMax = 3_000;
+
+/** Connects at first use. */
+export function openKafka(options: KafkaOptions): KafkaDoor {
+  quietRequestQueue();
+  const client = new Kafka({
+    clientId: options.clientId,
+    brokers: [...options.brokers],
+    connectionTimeout: connectMsMax,
+    requestTimeout: requestMsMax,
+    retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 5 },
+    logLevel: logLevel.WARN,
+    logCreator: () => logTo(options.log),
+  });
+  let connecting: Promise<Admin> | null = null;
+
+  function connected(): Promise<Admin> {
+    connecting ??= (async () => {
+      const admin = client.admin();
+      try {
+        await admin.connect();
+        return admin;
+      } catch (error) {
+        connecting = null;
+        throw error;
+      }
+    })();
+    return connecting;
+  }
+
+  return {
+    client,
+    async ask(question) {
+      try {
+        return await question(await connected());
+      } catch (error) {
+        throw new Unavailable("kafka", error);
+      }
+    },
+    async close() {
+      const admin = connecting;
+      connecting = null;
+      await admin?.then((open) => open.disconnect()).catch(() => undefined);
+    },
+  };
+}
+
+function logTo(log: pino.Logger): (entry: LogEntry) => void {
+  return ({ level, namespace, log: { message, timestamp: _, ...fields } }) => {
+    const line = { kafkajs: namespace, error: fields["error"], topic: fields["topic"], partition: fields["partition"] };
+    if (level === logLevel.ERROR) log.warn(line, message);
+    else log.debug(line, message);
+  };
+}

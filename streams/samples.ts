@@ -1,0 +1,72 @@
+/**
+ * One value of each topic, for tests: that they compile and encode is what keeps `schemas/values.ts` and the Avro schemas together.
+ */
+import * as topics from "./catalogue.ts";
+import type { Topic } from "./topic.ts";
+
+const agent = "a".repeat(43);
+const other = "b".repeat(43);
+const itemId = "01890a5d-ac96-774b-bcce-b302099a8057";
+const eventId = "6f9619ff-8b86-5011-b42d-00cf4fc964ff";
+const body = new Uint8Array([1, 2, 3, 250]);
+
+const item = { kind: "message", itemId, senderId: agent, recipientId: other, custody: "agent", body } as const;
+const delivered = {
+  eventId,
+  messageId: itemId,
+  senderId: agent,
+  recipientId: other,
+  sessionId: new Uint8Array(16).fill(7),
+  sendCounter: 3,
+  seq: 9_007_199_254_740_000,
+  size: 512,
+  acceptedAt: 1_700_000_000_001,
+  queuedAt: 1_700_000_000_002,
+  deliveredAt: 1_700_000_000_003,
+  door: "stream",
+  custody: "agent",
+} as const;
+
+export interface Sample<T = unknown> {
+  readonly topic: Topic<T>;
+  readonly value: T;
+}
+
+function sample<T>(topic: Topic<T>, value: T): Sample {
+  return { topic, value };
+}
+
+export const samples: readonly Sample[] = [
+  sample(topics.messageEncrypted, item),
+  sample(topics.messageQueued, {
+    ...item,
+    kind: "retry",
+    seq: 1,
+    sessionId: new Uint8Array(0),
+    sendCounter: 0,
+    size: 4,
+    acceptedAt: 1,
+    queuedAt: 2,
+  }),
+  sample(topics.messageReceipt, {
+    recipientId: other,
+    items: [
+      { outcome: "delivered", senderId: agent, itemId, at: 5, door: "http", code: null },
+      { outcome: "refused", senderId: agent, itemId, at: 6, door: "none", code: "auth-failed" },
+    ],
+  }),
+  sample(topics.messageDelivered, delivered),
+  sample(topics.messageAcknowledged, { ...delivered, acknowledgedAt: 1_700_000_000_004 }),
+  sample(topics.messageDiscarded, {
+    eventId,
+    messageId: itemId,
+    senderId: agent,
+    recipientId: other,
+    code: "id-reused",
+    detail: null,
+    digest: new Uint8Array(32).fill(9),
+    discardedAt: 7,
+  }),
+  sample(topics.pushRequested, { recipientId: other, seq: 2, requestedAt: 8 }),
+  sample(topics.agentChanged, { eventId, agentId: agent, change: "registered", custody: "server", changedAt: 9 }),
+];

@@ -1,0 +1,113 @@
+/**
+ * Topics from their declarations: made where they are missing, and compared with what is there.
+ *
+ * Promise: nothing that exists is ever changed or deleted here. A partition count is fixed once there is data (a key would move), and
+ * a retention that somebody set on a running cluster is for a person to change back.
+ */
+import { ConfigResourceTypes } from "kafkajs";
+import { Unavailable } from "../protocol/refusal.ts";
+import { catalogue } from "./catalogue.ts";
+import type { KafkaDoor } from "./kafka.ts";
+import { deadLetterTopicName, type Topic } from "./topic.ts";
+
+export interface TopicLayout {
+  /** 8 in development (kafkajs names every partition in every fetch), 64 in production. */
+  readonly partitions?: number;
+  /** 1 in development, 3 in production. */
+  readonly replicas?: number;
+  readonly topics?: readonly Topic<unknown>[];
+}
+
+/** A topic as Kafka is told about it. */
+export interface DeclaredTopic {
+  readonly name: string;
+  readonly partitions: number;
+  readonly replicas: number;
+  readonly config: Readonly<Record<string, string>>;
+}
+
+/** A dead letter is the record it came from and a few headers about it. */
+const deadLetterRoomBytes = 64 * 1024;
+const deadLettersKeptMs = 30 * 24 * 60 * 60 * 1000;
+
+/** Every topic that must exist, dead letters included. Pure. */
+export function declaredTopics(layout: TopicLayout = {}): DeclaredTopic[] {
+  const { partitions = 8, replicas = 1, topics = catalogue } = layout;
+  const declare = (name: string, retentionMs: number, messageBytesMax: number): DeclaredTopic => ({
+    name,
+    partitions,
+    replicas,
+    config: {
+      "cleanup.policy": "delete",
+      "message.timestamp.type": "LogAppendTime",
+      "retention.ms": String(retentionMs),
+      "max.message.bytes": String(messageBytesMax),
+    },
+  });
+  return topics.flatMap((topic) => {
+    const retentionMs = "keptMs" in topic.retention ? topic.retention.keptMs : -1;
+    const own = declare(topic.name, retentionMs, topic.messageBytesMax);
+    if (!topic.deadLetters) return [own];
+    return [own, declare(deadLetterTopicName(topic), deadLettersKeptMs, topic.messageBytesMax + deadLetterRoomBytes)];
+  });
+}
+
+/** Makes the topics that are missing; answers their names. Rejects with `Unavailable("kafka")`. */
+export async function applyTopics(kafka: KafkaDoor, layout: TopicLayout = {}): Promise<string[]> {
+  const declared = declaredTopics(layout);
+  return kafka.ask(async (admin) => {
+    const existing = new Set(await admin.listTopics());
+    const missing = declared.filter(({ name }) => !existing.has(name));
+    if (missing.length === 0) return [];
+    await admin.createTopics({
+      waitForLeaders: true,
+      topics: missing.map((topic) => ({
+        topic: topic.name,
+        numPartitions: topic.partitions,
+        replicationFactor: topic.replicas,
+        configEntries: Object.entries(topic.config).map(([name, value]) => ({ name, value })),
+      })),
+    });
+    return missing.map(({ name }) => name);
+  });
+}
+
+/**
+ * Compares what is there with what is declared; answers every difference in words, for a person, and nothing when all is well. More
+ * partitions than declared are no difference: the declaration is the least.
+ *
+ * Rejects with `Unavailable("kafka")`.
+ */
+export async function checkTopics(kafka: KafkaDoor, layout: TopicLayout = {}): Promise<string[]> {
+  const declared = declaredTopics(layout);
+  return kafka.ask(async (admin) => {
+    const existing = new Set(await admin.listTopics());
+    const present = declared.filter(({ name }) => existing.has(name));
+    const differences = declared.filter(({ name }) => !existing.has(name)).map(({ name }) => `${name} is missing`);
+    if (present.length === 0) return differences;
+    const [{ topics }, { resources }] = await Promise.all([
+      admin.fetchTopicMetadata({ topics: present.map(({ name }) => name) }),
+      admin.describeConfigs({
+        includeSynonyms: false,
+        resources: present.map(({ name, config }) => ({
+          type: ConfigResourceTypes.TOPIC,
+          name,
+          configNames: Object.keys(config),
+        })),
+      }),
+    ]);
+    for (const topic of present) {
+      const found = topics.find(({ name }) => name === topic.name);
+      const entries = resources.find(({ resourceName }) => resourceName === topic.name)?.configEntries ?? [];
+      if (found === undefined) throw new Unavailable("kafka");
+      if (found.partitions.length < topic.partitions) {
+        differences.push(`${topic.name} has ${found.partitions.length} partitions, declared are ${topic.partitions}`);
+      }
+      for (const [name, value] of Object.entries(topic.config)) {
+        const actual = entries.find(({ configName }) => configName === name)?.configValue;
+        if (actual !== value) differences.push(`${topic.name} has ${name}=${actual}, declared is ${value}`);
+      }
+    }
+    return differences;
+  });
+}

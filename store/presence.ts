@@ -1,0 +1,100 @@
+/**
+ * Presence: which gateway holds an agent's connection. A hint: it may be missing, late or wrong, and then the mailbox is read later.
+ *
+ * Promises: an entry lives `presenceMs` after its last refresh; an entry is removed or prolonged only by the connection it names.
+ */
+import { pipelineValues, type RedisDoor } from "./redis.ts";
+
+/** Three refreshes, one every 2 s: one may be lost. Longer, and a dead gateway's agents count as online for as long. */
+export const presenceMs = 6_000;
+
+export interface Presence {
+  /** Must not hold a colon. */
+  readonly gatewayId: string;
+  readonly connectionId: string;
+}
+
+export interface AgentPresence extends Presence {
+  readonly agentId: string;
+}
+
+export interface PresenceDoor {
+  /** Takes the place of whoever held it. Answers who did, or null. */
+  claim(agentId: string, presence: Presence): Promise<Presence | null>;
+  /** Takes the place when nobody holds it. Answers who holds it, or null when it was taken. */
+  claimFree(agentId: string, presence: Presence): Promise<Presence | null>;
+  /** Prolongs what is still held, and takes again what was lost with the server's memory. Answers those that another holds now. */
+  refresh(held: readonly AgentPresence[]): Promise<readonly AgentPresence[]>;
+  /** Ends what is still held. */
+  release(held: readonly AgentPresence[]): Promise<void>;
+  lookup(agentIds: readonly string[]): Promise<ReadonlyMap<string, Presence>>;
+}
+
+const claimFreeScript = `
+local held = redis.call("GET", KEYS[1])
+if held then return held end
+redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
+return false`;
+
+const refreshScript = `
+local held = redis.call("GET", KEYS[1])
+if held and held ~= ARGV[1] then return 0 end
+redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
+return 1`;
+
+const releaseScript = `
+if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("DEL", KEYS[1]) end
+return 0`;
+
+/** All its functions throw `Unavailable("redis")`. */
+export function openPresence(redis: RedisDoor): PresenceDoor {
+  const keyOf = (agentId: string) => redis.key(`presence:${agentId}`);
+  return {
+    claim: async (agentId, presence) => {
+      const before = await redis.ask((client) => client.set(keyOf(agentId), textOf(presence), "PX", presenceMs, "GET"));
+      return before === null ? null : presenceOf(before);
+    },
+    claimFree: async (agentId, presence) => {
+      const holder = await redis.ask((client) =>
+        client.eval(claimFreeScript, 1, keyOf(agentId), textOf(presence), presenceMs),
+      );
+      return holder === null ? null : presenceOf(String(holder));
+    },
+    refresh: async (held) => {
+      if (held.length === 0) return [];
+      const kept = await redis.ask(async (client) => {
+        const pipeline = client.pipeline();
+        for (const entry of held) pipeline.eval(refreshScript, 1, keyOf(entry.agentId), textOf(entry), presenceMs);
+        return pipelineValues(await pipeline.exec());
+      });
+      return held.filter((_, index) => kept[index] === 0);
+    },
+    release: async (held) => {
+      if (held.length === 0) return;
+      await redis.ask(async (client) => {
+        const pipeline = client.pipeline();
+        for (const entry of held) pipeline.eval(releaseScript, 1, keyOf(entry.agentId), textOf(entry));
+        return pipelineValues(await pipeline.exec());
+      });
+    },
+    lookup: async (agentIds) => {
+      const found = new Map<string, Presence>();
+      if (agentIds.length === 0) return found;
+      const values = await redis.ask((client) => client.mget(agentIds.map(keyOf)));
+      agentIds.forEach((agentId, index) => {
+        const value = values[index];
+        if (typeof value === "string") found.set(agentId, presenceOf(value));
+      });
+      return found;
+    },
+  };
+}
+
+function textOf({ gatewayId, connectionId }: Presence): string {
+  return `${gatewayId}:${connectionId}`;
+}
+
+function presenceOf(text: string): Presence {
+  const colon = text.indexOf(":");
+  return { gatewayId: text.slice(0, colon), connectionId: text.slice(colon + 1) };
+}

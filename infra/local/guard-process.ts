@@ -11,7 +11,7 @@ import { rm } from "node:fs/promises";
 import type { GuardReport, GuardRequest, LaunchRequest } from "./guard.ts";
 
 /** A clean end of Kafka takes about a second; a server that needs longer than this is stuck. */
-const graceMs = 8_000;
+const graceMs = 5_000;
 
 const children = new Map<number, { readonly child: ChildProcess; readonly launch: LaunchRequest }>();
 const foldersToRemove = new Set<string>();

@@ -18,7 +18,7 @@ export const urlVariables: Readonly<Record<ServerName, string>> = {
 };
 
 /** "container" or "local" leaves the other one out; anything else tries both. */
-export const wayVariable = "SEALPOST_STACK_WAY";
+const wayVariable = "SEALPOST_STACK_WAY";
 
 const titles: Readonly<Record<ServerName, string>> = {
   kafka: "Kafka",

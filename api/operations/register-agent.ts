@@ -7,8 +7,9 @@
 import { randomUUID } from "node:crypto";
 import type { AgentChanged, Custody } from "../../schemas/values.ts";
 import { agentChanged } from "../../streams/catalogue.ts";
+import type { NewEvent } from "../../streams/headers.ts";
 import type { Agent, FindAgents } from "../agents.ts";
-import type { NewEvent } from "./events.ts";
+import { API_SOURCE } from "./events.ts";
 
 export interface RegisterAgentDeps {
   /** Writes the agent and the fact in one transaction, unless the agent exists. Throws `Unavailable`. */
@@ -52,6 +53,7 @@ function registered(agentId: string, custody: Custody, now: number): NewEvent<Ag
     topic: agentChanged,
     key: agentId,
     id: eventId,
+    source: API_SOURCE,
     subject: agentId,
     time: now,
     value: { eventId, agentId, change: "registered", custody, changedAt: now },

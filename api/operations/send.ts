@@ -127,8 +127,7 @@ export async function checkSend(deps: SendDeps, caller: Caller, bodies: readonly
 export async function appendSend(deps: SendDeps, checked: CheckedSend): Promise<readonly Accepted[]> {
   const { senderId, accepted, fresh } = checked;
   if (fresh.length > 0) {
-    const time = deps.now();
-    await deps.items.append(fresh.map(({ envelope, body }) => itemEvent(itemOf(envelope, body), time)));
+    await deps.items.append(fresh.map(({ envelope, body }) => itemEvent(itemOf(envelope, body), envelope.timestamp)));
     await deps.digests.remember(
       senderId,
       fresh.map(({ envelope, digest }) => ({ messageId: envelope.messageId, digest })),

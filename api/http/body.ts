@@ -1,0 +1,43 @@
+/** The body of a request as bytes: whole, as it was sent, bounded. */
+import type { IncomingMessage } from "node:http";
+import { ApiRefusal } from "../problem.ts";
+
+/** A hundred envelopes at 65,536 bytes of ciphertext in base64url are 8.8 MB: whoever sends such sends fewer of them a call. */
+export const BODY_BYTES_MAX = 8 * 1024 * 1024;
+
+/** Does it say that it has one? */
+export function announcesBody({ headers }: IncomingMessage): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? "0") > 0;
+}
+
+/**
+ * Reads it to its end; null when it has no bytes.
+ *
+ * @throws ApiRefusal `too-large`, as soon as it is known
+ */
+export async function readBody(request: IncomingMessage): Promise<Uint8Array | null> {
+  if (!announcesBody(request)) return null;
+  if (Number(request.headers["content-length"] ?? "0") > BODY_BYTES_MAX) throw tooLarge();
+  const chunks: Buffer[] = [];
+  let size = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    size += chunk.length;
+    if (size > BODY_BYTES_MAX) throw tooLarge();
+    chunks.push(chunk);
+  }
+  return size === 0 ? null : Buffer.concat(chunks, size);
+}
+
+/** Plain JSON, not compressed: what the digest covers is what is parsed. */
+export function requirePlainJson({ headers }: IncomingMessage): void {
+  const mediaType = (headers["content-type"] ?? "").split(";")[0]?.trim().toLowerCase();
+  if (mediaType !== "application/json") throw new ApiRefusal("unsupported-media-type", { field: "Content-Type" });
+  const encoding = headers["content-encoding"]?.trim().toLowerCase();
+  if (encoding !== undefined && encoding !== "identity") {
+    throw new ApiRefusal("unsupported-media-type", { field: "Content-Encoding" });
+  }
+}
+
+function tooLarge(): ApiRefusal {
+  return new ApiRefusal("too-large", { field: "", detail: `a body has at most ${BODY_BYTES_MAX} bytes` });
+}

@@ -1,0 +1,110 @@
+/**
+ * What a route is: one declaration, from which it is served, checked and documented.
+ */
+import type { IncomingHttpHeaders } from "node:http";
+import type { z } from "zod";
+import type { AuthDeps, Authenticated } from "../auth.ts";
+import type { AcknowledgeDeps, ResolveSeqsDeps } from "../operations/acknowledge.ts";
+import type { ClaimBundleDeps } from "../operations/claim-bundle.ts";
+import type { MessageStatusDeps } from "../operations/message-status.ts";
+import type { ReceiveDeps } from "../operations/receive.ts";
+import type { RegisterAgentDeps } from "../operations/register-agent.ts";
+import type { ReportDeliveredDeps } from "../operations/report-delivered.ts";
+import type { SendDeps } from "../operations/send.ts";
+import type { UploadPrekeysDeps } from "../operations/upload-prekeys.ts";
+import type { ProblemCode } from "../problem.ts";
+import type { NameItem } from "./validation.ts";
+
+/** Everything the API needs from outside, joined in `bin/`. */
+export interface HttpDeps
+  extends AuthDeps,
+    RegisterAgentDeps,
+    UploadPrekeysDeps,
+    ClaimBundleDeps,
+    SendDeps,
+    ReceiveDeps,
+    AcknowledgeDeps,
+    ResolveSeqsDeps,
+    ReportDeliveredDeps,
+    MessageStatusDeps {
+  /** `host[:port]` that clients sign as `@authority`; undefined: the Host header is believed. */
+  readonly publicAuthority: string | undefined;
+  /** By name: is it there? What is not makes the process not ready. A check that throws or hangs counts as no. */
+  readonly readiness: Readonly<Record<string, () => boolean | Promise<boolean>>>;
+  /** Prometheus text. */
+  readonly metrics: () => Promise<string>;
+  /** Whether the memory of nonces is shared by all processes. */
+  readonly redisReady: () => boolean;
+  /** A failure that is no outage: a bug of ours. */
+  readonly onBug: (error: unknown) => void;
+}
+
+/** Who must have signed. `key-in-body`: the key that the request registers. */
+export type SignedBy = "agent" | "key-in-body" | "nobody";
+
+/** What a handler is given, all of it checked. */
+export interface Request<Path, Query, Body> {
+  readonly caller: Authenticated;
+  readonly path: Path;
+  readonly query: Query;
+  readonly body: Body;
+  readonly headers: IncomingHttpHeaders;
+  /** Aborts when the client is gone. */
+  readonly signal: AbortSignal;
+}
+
+export interface Reply {
+  readonly status: number;
+  /** JSON, unless `text` is given. */
+  readonly json?: unknown;
+  readonly text?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+  /** Runs when the answer was written to the client's connection; not when the client was gone before. */
+  readonly written?: () => Promise<void>;
+}
+
+export interface AnswerDescription {
+  readonly description: string;
+  readonly schema?: z.ZodType;
+  readonly mediaType?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
+export interface RouteSpec<Path extends z.ZodObject, Query extends z.ZodObject, Body extends z.ZodObject> {
+  readonly method: "GET" | "POST";
+  /** As in OpenAPI: `/messaging/prekeys/{recipient}`. */
+  readonly path: string;
+  readonly operationId: string;
+  readonly summary: string;
+  readonly description?: string;
+  readonly signedBy: SignedBy;
+  /** While Redis is away a signature can be used once per process: where that would do harm, the call is refused (architecture §5). */
+  readonly needsRedis?: true;
+  readonly request: {
+    readonly path?: Path;
+    readonly query?: Query;
+    /** Absent: the route takes no body. */
+    readonly body?: Body;
+    /** Headers that mean something here, with what. */
+    readonly headers?: Readonly<Record<string, string>>;
+    /** The message id a pointer into the body belongs to. */
+    readonly messageIdAt?: (body: unknown) => NameItem;
+  };
+  readonly answers: Readonly<Record<number, AnswerDescription>>;
+  /** Codes besides those every route of its kind has. */
+  readonly refuses: readonly ProblemCode[];
+  readonly handle: (
+    deps: HttpDeps,
+    request: Request<z.output<Path>, z.output<Query>, z.output<Body>>,
+  ) => Reply | Promise<Reply>;
+}
+
+/** A route whose types were checked where it was declared. */
+export type Route = RouteSpec<z.ZodObject, z.ZodObject, z.ZodObject>;
+
+/** Checks that the handler fits the schemas. */
+export function route<Path extends z.ZodObject, Query extends z.ZodObject, Body extends z.ZodObject>(
+  spec: RouteSpec<Path, Query, Body>,
+): Route {
+  return spec as unknown as Route;
+}

@@ -1,0 +1,318 @@
+/**
+ * What stands in requests and answers, in zod: the same schemas check what arrives and make `/openapi.json`.
+ *
+ * Every object is strict (an unknown member is refused), every string has one form. So no NUL byte, no control character and no
+ * other spelling of an id ever gets past this file.
+ */
+import { z } from "zod";
+import "zod-openapi";
+import { decodeBase64Url } from "../../protocol/base64url.ts";
+import { isAgentId } from "../../protocol/identity.ts";
+import type { ProtocolCode } from "../../protocol/refusal.ts";
+import { parseTimestamp } from "../../protocol/timestamp.ts";
+import { isUuid } from "../../protocol/uuid.ts";
+import { ANSWERS_MAX } from "../operations/acknowledge.ts";
+import { STATUS_MESSAGES_MAX } from "../operations/message-status.ts";
+import { RECEIVE_ITEMS_MAX } from "../operations/receive.ts";
+import { SEND_ENVELOPES_MAX } from "../operations/send.ts";
+import { ONE_TIME_PREKEYS_MAX } from "../operations/upload-prekeys.ts";
+import { type ProblemCode, problemCodes } from "../problem.ts";
+
+const exampleAgent = "Zk1xv0Tn3oY3rW1mZ8v1Rk3eFhQx0mC5s2b7uJ4dN6A";
+const exampleId = "0198c0de-7a11-7b2c-9d3e-4f5061728394";
+const exampleTime = "2026-08-19T09:30:00.000Z";
+const exampleKey = "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo";
+
+/** Binary as base64url without padding; `bytes` exactly, or any number. */
+function base64url(bytes?: number) {
+  const [form, length] =
+    bytes === undefined
+      ? ["", {}]
+      : [` of ${bytes} bytes`, { minLength: textLength(bytes), maxLength: textLength(bytes) }];
+  return z
+    .string()
+    .refine((text) => isBase64Url(text, bytes), { error: `not base64url without padding${form}` })
+    .meta({ description: `base64url without padding${form}`, pattern: "^[A-Za-z0-9_-]*$", ...length });
+}
+
+function isBase64Url(text: string, bytes: number | undefined): boolean {
+  if (bytes !== undefined && text.length !== textLength(bytes)) return false;
+  return decodeBase64Url(text) !== null;
+}
+
+function textLength(bytes: number): number {
+  return Math.ceil((bytes * 4) / 3);
+}
+
+export const agentId = z.string().refine(isAgentId, { error: "not an agent id: 43 characters of base64url" }).meta({
+  id: "AgentId",
+  description: "RFC 7638 thumbprint of the agent's Ed25519 key",
+  pattern: "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$",
+  example: exampleAgent,
+});
+
+const uuid = z
+  .string()
+  .refine(isUuid, { error: "not a UUID in lower case" })
+  .meta({ id: "Uuid", format: "uuid", pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", example: exampleId });
+
+export const messageId = uuid.meta({
+  id: "MessageId",
+  description: "UUIDv7 made by the sender; unique per sender",
+  format: "uuid",
+  example: exampleId,
+});
+
+const timestamp = z
+  .string()
+  .refine((text) => parseTimestamp(text) !== null, { error: "not a time like 2026-08-19T09:30:00.000Z" })
+  .meta({ id: "Timestamp", description: "RFC 3339, UTC, three decimals", format: "date-time", example: exampleTime });
+
+const identityKey = base64url(32).meta({
+  id: "IdentityKey",
+  description: "Ed25519 public key, 32 bytes as base64url",
+  example: exampleKey,
+});
+
+const u32 = z.int().min(0).max(0xffff_ffff);
+
+const seq = z.int().min(1).max(Number.MAX_SAFE_INTEGER);
+
+/** The envelope of protocol.md §6. Its codec decides once more; this is how the decision is explained. */
+export const envelope = z
+  .strictObject({
+    message_id: messageId,
+    sender_id: agentId,
+    recipient_id: agentId,
+    session_id: base64url(16),
+    send_counter: u32.min(1),
+    previous_counter: u32,
+    dh_public_key: base64url(32),
+    nonce: base64url(12),
+    ciphertext: base64url().meta({
+      description: "At most 65,536 bytes as base64url, unless the operator sets otherwise",
+    }),
+    auth_tag: base64url(16),
+    timestamp: timestamp.describe("The time in message_id"),
+    flags: z.int().min(0).max(255),
+    initiation: base64url().min(1).optional().describe("Absent when the session is established"),
+  })
+  .meta({ id: "Envelope" });
+
+export const registerBody = z
+  .strictObject({
+    identity_key: identityKey,
+    custody: z.literal("agent").optional().describe("Who holds the keys; so far only the agent itself"),
+  })
+  .meta({ id: "Registration", example: { identity_key: exampleKey } });
+
+export const agentAnswer = z
+  .strictObject({
+    agent_id: agentId,
+    identity_key: identityKey,
+    custody: z.enum(["agent", "server"]),
+    status: z.enum(["active", "suspended", "revoked"]),
+    created_at: timestamp,
+  })
+  .meta({ id: "Agent" });
+
+const signedPrekey = z
+  .strictObject({
+    id: uuid,
+    created_at: timestamp,
+    public_key: base64url(32).describe("X25519"),
+    signature: base64url(64).describe("By the identity key (protocol.md §2)"),
+  })
+  .meta({ id: "SignedPrekey" });
+
+const oneTimePrekey = z
+  .strictObject({ id: uuid, public_key: base64url(32).describe("X25519") })
+  .meta({ id: "OneTimePrekey" });
+
+export const uploadPrekeysBody = z
+  .strictObject({
+    signed_prekey: signedPrekey.optional(),
+    one_time_prekeys: z.array(oneTimePrekey).max(ONE_TIME_PREKEYS_MAX).optional(),
+  })
+  .meta({ id: "PrekeyUpload", description: "A signed prekey, one-time prekeys, or both" });
+
+export const uploadPrekeysAnswer = z
+  .strictObject({
+    one_time_prekeys_remaining: z.int().min(0),
+    signed_prekey_id: uuid.optional().describe("The signed prekey of this call"),
+  })
+  .meta({ id: "PrekeyStock" });
+
+export const prekeysPath = z.strictObject({ recipient: agentId });
+
+export const bundleAnswer = z
+  .strictObject({
+    bundle: z
+      .strictObject({
+        agent_id: agentId,
+        identity_key: identityKey,
+        signed_prekey: signedPrekey,
+        one_time_prekey: oneTimePrekey.optional().describe("Absent when none is left"),
+      })
+      .meta({ id: "Bundle" }),
+    one_time_prekeys_remaining: z.int().min(0),
+  })
+  .meta({ id: "ClaimedBundle" });
+
+export const sendBody = z
+  .strictObject({ envelopes: z.array(envelope).min(1).max(SEND_ENVELOPES_MAX) })
+  .meta({ id: "Send" });
+
+export const sendAnswer = z
+  .strictObject({ accepted: z.array(z.strictObject({ message_id: messageId })).describe("In the order of the call") })
+  .meta({ id: "Accepted" });
+
+const wholeNumber = z.string().regex(/^(0|[1-9]\d{0,15})$/, { error: "not a whole number" });
+
+export const receiveQuery = z.strictObject({
+  after: wholeNumber
+    .refine((text) => Number(text) <= Number.MAX_SAFE_INTEGER, { error: "too large" })
+    .optional()
+    .meta({ description: "The cursor of the answer before; left out (or 0) at the start of a sweep", example: "0" }),
+  limit: wholeNumber
+    .refine((text) => Number(text) >= 1 && Number(text) <= RECEIVE_ITEMS_MAX, {
+      error: `not between 1 and ${RECEIVE_ITEMS_MAX}`,
+    })
+    .optional()
+    .meta({ description: `Items at most, 1 to ${RECEIVE_ITEMS_MAX} (default ${RECEIVE_ITEMS_MAX})`, example: "100" }),
+});
+
+const item = z
+  .strictObject({
+    seq: seq.describe("Place in the mailbox; 1, 2, 3 …"),
+    kind: z.enum(["message", "retry"]),
+    sender_id: agentId,
+    item_id: uuid.describe("The message_id of a message"),
+    envelope: envelope.optional().describe("Of kind message"),
+    retry: z.record(z.string(), z.unknown()).optional().describe("Of kind retry: the retry request (protocol.md §4)"),
+  })
+  .meta({ id: "Item" });
+
+export const receiveAnswer = z
+  .strictObject({
+    items: z.array(item).describe("By seq"),
+    cursor: z.string().describe("`after` of the next call"),
+    last_seq: z.int().min(0).describe("The mailbox's last seq at that moment"),
+  })
+  .meta({ id: "Received" });
+
+/** protocol.md §7: why a client can never use a message. */
+const refusalCodes = [
+  "malformed",
+  "wrong-recipient",
+  "session-unknown",
+  "message-key-gone",
+  "identity-key-invalid",
+  "identity-mismatch",
+  "session-mismatch",
+  "suite-refused",
+  "prekey-unknown",
+  "bad-key",
+  "counter-too-far",
+  "auth-failed",
+  "bad-frame",
+  "bad-padding",
+  "signature-invalid",
+  "prekey-stale",
+] as const satisfies readonly ProtocolCode[];
+
+const answerItem = z
+  .strictObject({
+    sender_id: agentId.optional(),
+    message_id: uuid.optional().describe("With sender_id"),
+    seq: seq.optional().describe("Instead of sender_id and message_id"),
+    refused: z.enum(refusalCodes).optional().describe("The message can never be used: why. Left out: it was decrypted"),
+  })
+  .refine(({ sender_id, message_id, seq: place }) => namesOneItem(sender_id, message_id, place), {
+    error: "an answer names its item by sender_id and message_id, or by seq",
+  })
+  .meta({ id: "Answer", example: { sender_id: exampleAgent, message_id: exampleId } });
+
+function namesOneItem(senderId: string | undefined, id: string | undefined, place: number | undefined): boolean {
+  if (place !== undefined) return senderId === undefined && id === undefined;
+  return senderId !== undefined && id !== undefined;
+}
+
+export const acknowledgeBody = z
+  .strictObject({ items: z.array(answerItem).min(1).max(ANSWERS_MAX) })
+  .meta({ id: "Acknowledgement" });
+
+export const acknowledgeAnswer = z
+  .strictObject({
+    accepted: z.int().min(0).describe("Answers taken; an item named by seq that no longer waits is not counted"),
+  })
+  .meta({ id: "Acknowledged" });
+
+export const messagePath = z.strictObject({ id: messageId });
+
+export const messageQuery = z.strictObject({ sender: agentId.optional().describe("Default: the caller") });
+
+export const messageAnswer = z
+  .strictObject({
+    message_id: messageId,
+    sender_id: agentId,
+    recipient_id: agentId,
+    status: z.enum(["queued", "delivered", "acknowledged", "refused", "evicted", "expired", "deleted"]),
+    digest: base64url(32).describe("SHA-256 of the envelope's canonical bytes"),
+    code: z.string().nullable().describe("Why it was refused or discarded"),
+    accepted_at: timestamp,
+    queued_at: timestamp,
+    delivered_at: timestamp.nullable(),
+    ended_at: timestamp.nullable(),
+  })
+  .meta({ id: "MessageStatus" });
+
+export const messagesBody = z
+  .strictObject({
+    messages: z
+      .array(z.strictObject({ message_id: messageId, sender_id: agentId.optional().describe("Default: the caller") }))
+      .min(1)
+      .max(STATUS_MESSAGES_MAX),
+  })
+  .meta({ id: "MessageStatusQuery", example: { messages: [{ message_id: exampleId }] } });
+
+const unknownMessage = z
+  .strictObject({ message_id: messageId, sender_id: agentId, status: z.literal("unknown") })
+  .meta({ id: "UnknownMessage" });
+
+export const messagesAnswer = z
+  .strictObject({ messages: z.array(z.union([messageAnswer, unknownMessage])).describe("In the order of the call") })
+  .meta({ id: "MessageStatuses" });
+
+const problemCode = z.enum(problemCodes as [ProblemCode, ...ProblemCode[]]).meta({ id: "ProblemCode" });
+
+export const problem = z
+  .strictObject({
+    type: z.string().meta({ format: "uri", example: "https://sealpost.dev/problems/malformed" }),
+    title: z.string(),
+    status: z.int(),
+    code: problemCode,
+    detail: z.string(),
+    field: z.string().optional().describe("JSON pointer, header, parameter or signature component"),
+    fix: z.string().optional(),
+    retryable: z.boolean().describe("The same content, signed anew and sent later, may be taken"),
+    errors: z
+      .array(
+        z.strictObject({
+          pointer: z.string(),
+          code: problemCode,
+          detail: z.string(),
+          message_id: z.string().optional(),
+        }),
+      )
+      .optional(),
+    server_time: timestamp.optional(),
+    server_authority: z.string().optional().describe("What @authority is checked against"),
+  })
+  .meta({ id: "Problem", description: "RFC 9457; codes in docs/api.md" });
+
+export const readinessAnswer = z
+  .strictObject({ ready: z.boolean(), missing: z.array(z.string()) })
+  .meta({ id: "Readiness", example: { ready: true, missing: [] } });
+
+export const liveAnswer = z.strictObject({ live: z.literal(true) }).meta({ id: "Live" });

@@ -6,7 +6,7 @@
  */
 import { encodeBase64Url } from "./base64url.ts";
 import { ByteWriter, label } from "./bytes.ts";
-import { type Envelope, SESSION_ID_BYTES } from "./envelope.ts";
+import { SESSION_ID_BYTES } from "./envelope.ts";
 import { checkIdentity, type Identity, isAgentId } from "./identity.ts";
 import { JsonReader } from "./json-reader.ts";
 import { RETRY_REQUEST_AGE_MS_MAX, RETRY_REQUEST_AHEAD_MS_MAX } from "./limits.ts";
@@ -34,8 +34,13 @@ export interface RetryRequest extends RetryFacts {
   readonly signature: Uint8Array;
 }
 
-/** `me` is the recipient of the envelope that failed. */
-export function makeRetryRequest(primitives: Primitives, me: Identity, failed: Envelope, now: number): RetryRequest {
+/** `failed`: the envelope, whose recipient is `me`. */
+export function makeRetryRequest(
+  primitives: Primitives,
+  me: Identity,
+  failed: Omit<RetryFacts, "time">,
+  now: number,
+): RetryRequest {
   const { senderId, recipientId, messageId, sessionId, dhPublicKey } = failed;
   const facts: RetryFacts = { senderId, recipientId, messageId, sessionId, dhPublicKey, time: now };
   return { ...facts, signature: primitives.ed25519Sign(me.signing, retrySignedBytes(facts)) };

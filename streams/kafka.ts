@@ -16,6 +16,8 @@ export interface KafkaOptions {
   readonly brokers: readonly string[];
   readonly clientId: string;
   readonly log: pino.Logger;
+  /** A broker that takes longer for one answer is treated as away; the same request, tried again, is recognised. */
+  readonly requestMsMax?: number;
 }
 
 export interface KafkaDoor {
@@ -25,8 +27,7 @@ export interface KafkaDoor {
   close(): Promise<void>;
 }
 
-/** A broker that takes longer for one answer is treated as away; the same request, tried again, is recognised. */
-export const requestMsMax = 5_000;
+const requestMsMax = 5_000;
 const connectMsMax = 3_000;
 
 /** Connects at first use. */
@@ -36,7 +37,7 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
     clientId: options.clientId,
     brokers: [...options.brokers],
     connectionTimeout: connectMsMax,
-    requestTimeout: requestMsMax,
+    requestTimeout: options.requestMsMax ?? requestMsMax,
     retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 5 },
     logLevel: logLevel.WARN,
     logCreator: () => logTo(options.log),

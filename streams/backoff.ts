@@ -1,0 +1,27 @@
+/**
+ * How long to wait before the same thing is tried again.
+ */
+
+const firstMs = 100;
+/** Longer would show after an outage: everybody waits for the slowest. */
+const lastMs = 5_000;
+
+/** Doubles from 100 ms to 5 s, each between half and whole, so that those who failed together do not come back together. */
+export function backoffMs(attempt: number, random: () => number = Math.random): number {
+  const whole = Math.min(lastMs, firstMs * 2 ** Math.min(attempt, 16));
+  return whole * (0.5 + 0.5 * random());
+}
+
+/** Sleeps; ends early when `signal` is aborted. */
+export function pause(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal?.aborted === true) return resolve();
+    const end = () => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", end);
+      resolve();
+    };
+    const timer = setTimeout(end, ms);
+    signal?.addEventListener("abort", end);
+  });
+}

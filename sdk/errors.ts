@@ -1,0 +1,112 @@
+/**
+ * Everything the SDK throws on purpose, told apart by class and by `code`, never by text.
+ *
+ * `retryable`: may the same call, unchanged, succeed later? Messages are constants: no id, key, content or peer's input in them.
+ */
+
+/** The base of all of them. Anything else that is thrown is a bug, or the caller's own. */
+export class AgentError extends Error {
+  override readonly name: string = "AgentError";
+  readonly code: string;
+  readonly retryable: boolean;
+
+  constructor(code: string, message: string, detail: { retryable?: boolean; cause?: unknown } = {}) {
+    super(message, detail.cause === undefined ? undefined : { cause: detail.cause });
+    this.code = code;
+    this.retryable = detail.retryable ?? false;
+  }
+}
+
+/** The local store cannot be used. Codes: `store-locked`, `store-key-missing`, `store-key-wrong`, `store-key-malformed`, `store-damaged`, `store-newer`, `store-fault`. */
+export class StoreError extends AgentError {
+  override readonly name = "StoreError";
+}
+
+/** The service could not be reached, did not answer in time, or said 503. */
+export class ServiceUnavailable extends AgentError {
+  override readonly name = "ServiceUnavailable";
+  /** What the service asked to wait, in milliseconds; null when it did not. */
+  readonly retryAfterMs: number | null;
+
+  constructor(detail: { cause?: unknown; retryAfterMs?: number | null } = {}) {
+    super("unavailable", "the service cannot be reached or is overloaded", { retryable: true, cause: detail.cause });
+    this.retryAfterMs = detail.retryAfterMs ?? null;
+  }
+}
+
+/** The service refused a request: `code` is the one of its problem document. */
+export class ServiceRefused extends AgentError {
+  override readonly name = "ServiceRefused";
+  /** The HTTP status. */
+  readonly status: number;
+  /** The service's words on it: the member, and what to do. Null when it has none. */
+  readonly field: string | null;
+  readonly fix: string | null;
+
+  constructor(problem: { code: string; status: number; retryable: boolean; field: string | null; fix: string | null }) {
+    super(problem.code, "the service refused the request", { retryable: problem.retryable });
+    this.status = problem.status;
+    this.field = problem.field;
+    this.fix = problem.fix;
+  }
+}
+
+/** The clocks of this machine and of the service are too far apart for signatures (and for message ids). Code `clock-skew`. */
+export class ClockSkew extends AgentError {
+  override readonly name = "ClockSkew";
+  /** Milliseconds since the epoch; null when the service did not tell. */
+  readonly serviceTime: number | null;
+  readonly ownTime: number;
+
+  constructor(ownTime: number, serviceTime: number | null) {
+    const theirs = serviceTime === null ? "unknown" : new Date(serviceTime).toISOString();
+    super("clock-skew", `the clocks disagree: here ${new Date(ownTime).toISOString()}, at the service ${theirs}`, {
+      retryable: true,
+    });
+    this.ownTime = ownTime;
+    this.serviceTime = serviceTime;
+  }
+}
+
+/**
+ * A message was not taken, and will not be. `code` is the service's (`recipient-unknown`, `message-id-reused`, …), the protocol's
+ * for a bundle that must not be used (`signature-invalid`, …), or `content-too-large`, `recipient-malformed`.
+ */
+export class SendRejected extends AgentError {
+  override readonly name = "SendRejected";
+  /** Null when it was refused before it got an id. */
+  readonly messageId: string | null;
+  readonly recipientId: string;
+
+  constructor(
+    code: string,
+    detail: { messageId: string | null; recipientId: string; retryable?: boolean; cause?: unknown },
+  ) {
+    super(code, "the message was rejected", detail);
+    this.messageId = detail.messageId;
+    this.recipientId = detail.recipientId;
+  }
+}
+
+/** A message that the service had taken ended without being acknowledged (expired, evicted, refused by its recipient, …). */
+export class MessageDiscarded extends AgentError {
+  override readonly name = "MessageDiscarded";
+  readonly messageId: string;
+
+  constructor(code: string, messageId: string) {
+    super(code, "the message ended without being acknowledged");
+    this.messageId = messageId;
+  }
+}
+
+/**
+ * This agent does not go on by itself. Codes: `closed`; `superseded` (the same identity opened a newer stream elsewhere);
+ * a code of the service, such as `agent-suspended`; `failed` (a bug, in `cause`). What was stored stays stored: messages not yet accepted leave at the next open.
+ */
+export class AgentStopped extends AgentError {
+  override readonly name = "AgentStopped";
+
+  constructor(code: string, cause?: unknown) {
+    super(code, "the agent has stopped", { cause });
+  }
+}

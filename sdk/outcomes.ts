@@ -1,0 +1,158 @@
+/**
+ * What became of the messages sent: writes it into the outbox, and tells whoever waits for it or listens.
+ *
+ * It comes from answers to batches, from receipts and from asking, in any order and repeatedly; each step forward is told once.
+ */
+
+import { Channel } from "./channel.ts";
+import { AgentError, MessageDiscarded, SendRejected } from "./errors.ts";
+import { abandonable } from "./patience.ts";
+import type { ServiceClient } from "./service-client.ts";
+import type { OutboxState } from "./store/outbox.ts";
+import type { Store } from "./store/store.ts";
+
+/** One call asks for as many as the service takes. */
+const ASKED_MAX = 100;
+
+/** Held for a listener that is slower; what it misses is in the outbox. */
+const RECEIPTS_BUFFERED_MAX = 10_000;
+
+export interface Receipt {
+  readonly messageId: string;
+  readonly recipientId: string;
+  readonly state: "delivered" | "acknowledged" | "discarded";
+  /** Why it was discarded; null otherwise. */
+  readonly code: string | null;
+  /** When this agent learned of it. */
+  readonly at: number;
+}
+
+export interface Outcome {
+  readonly messageId: string;
+  readonly state: Exclude<OutboxState, "pending">;
+  readonly code?: string | null;
+}
+
+interface Waiter {
+  readonly isSettledBy: (state: OutboxState) => boolean;
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+/** What may be awaited of a message. */
+export type Milestone = "accepted" | "delivered" | "acknowledged";
+
+const REACHED: Readonly<Record<Milestone, ReadonlySet<OutboxState>>> = {
+  // A message that was discarded had been accepted before.
+  accepted: new Set(["accepted", "delivered", "acknowledged", "discarded"]),
+  delivered: new Set(["delivered", "acknowledged"]),
+  acknowledged: new Set(["acknowledged"]),
+};
+
+const FAILED: ReadonlySet<OutboxState> = new Set(["discarded", "rejected"]);
+
+export class Outcomes {
+  readonly receipts = new Channel<Receipt>({ bufferedMax: RECEIPTS_BUFFERED_MAX, replayedMax: 0 });
+  readonly #store: Store;
+  readonly #waiters = new Map<string, Waiter[]>();
+  #stopped: unknown = null;
+
+  constructor(store: Store) {
+    this.#store = store;
+  }
+
+  /** All in one transaction. */
+  async record(outcomes: readonly Outcome[]): Promise<void> {
+    if (outcomes.length === 0) return;
+    const at = Date.now();
+    const { outbox } = this.#store;
+    const moved = await this.#store.commit(() =>
+      outcomes.filter(({ messageId, state, code }) => outbox.move(messageId, state, { at, code: code ?? null })),
+    );
+    for (const { messageId, state, code = null } of moved) {
+      this.#settle(messageId, state);
+      if (state === "accepted" || state === "rejected") continue;
+      const status = outbox.status(messageId);
+      if (status === null || status.isControl) continue;
+      this.receipts.emit({ messageId, recipientId: status.recipientId, state, code, at });
+    }
+  }
+
+  /** Rejects with `SendRejected` or `MessageDiscarded` when it will not be reached, with the signal's reason, and when the agent stops. */
+  reached(messageId: string, milestone: Milestone, signal?: AbortSignal): Promise<void> {
+    const reached = new Promise<void>((resolve, reject) => {
+      if (this.#stopped !== null) reject(this.#stopped);
+      const isSettledBy = (state: OutboxState) => REACHED[milestone].has(state) || FAILED.has(state);
+      const waiter: Waiter = {
+        isSettledBy,
+        resolve: () => this.#answer(messageId, milestone, { resolve, reject }),
+        reject,
+      };
+      this.#waiters.set(messageId, [...(this.#waiters.get(messageId) ?? []), waiter]);
+      this.#settle(messageId, this.#store.outbox.status(messageId)?.state ?? "pending");
+    });
+    return abandonable(reached, signal);
+  }
+
+  /** Who waits for `from` waits for `to` now, which says the same. */
+  follow(from: string, to: string): void {
+    const waiters = this.#waiters.get(from);
+    if (waiters === undefined) return;
+    this.#waiters.delete(from);
+    this.#waiters.set(to, waiters);
+  }
+
+  /** Asks for every message whose end is not known: receipts are not repeated for who was away. */
+  async ask(client: ServiceClient): Promise<void> {
+    let afterN = 0;
+    for (;;) {
+      const asked = this.#store.outbox.unanswered(afterN, ASKED_MAX);
+      const last = asked.at(-1);
+      if (last === undefined) return;
+      await this.askFor(
+        client,
+        asked.map(({ messageId }) => messageId),
+      );
+      afterN = last.n;
+    }
+  }
+
+  /** At most 100. The ids that the service does not know. */
+  async askFor(client: ServiceClient, messageIds: readonly string[]): Promise<string[]> {
+    const answers = await client.messageOutcomes(messageIds);
+    const known = new Set(answers.map(({ messageId }) => messageId));
+    await this.record(answers.map(({ messageId, status, code }) => ({ messageId, ...stateOf(status, code) })));
+    return messageIds.filter((messageId) => !known.has(messageId));
+  }
+
+  /** Nothing more will be learned. */
+  stop(error: unknown): void {
+    this.#stopped = error;
+    for (const waiters of this.#waiters.values()) for (const { reject } of waiters) reject(error);
+    this.#waiters.clear();
+    this.receipts.end(error instanceof AgentError && error.code === "closed" ? null : error);
+  }
+
+  #settle(messageId: string, state: OutboxState): void {
+    const waiters = this.#waiters.get(messageId);
+    if (waiters === undefined) return;
+    const left = waiters.filter((waiter) => !waiter.isSettledBy(state));
+    if (left.length === 0) this.#waiters.delete(messageId);
+    else this.#waiters.set(messageId, left);
+    for (const waiter of waiters) if (waiter.isSettledBy(state)) waiter.resolve();
+  }
+
+  #answer(messageId: string, milestone: Milestone, promise: Pick<Waiter, "resolve" | "reject">): void {
+    const status = this.#store.outbox.status(messageId);
+    if (status === null || REACHED[milestone].has(status.state)) promise.resolve();
+    else if (status.state === "discarded") promise.reject(new MessageDiscarded(status.code ?? "discarded", messageId));
+    else promise.reject(new SendRejected(status.code ?? "rejected", status));
+  }
+}
+
+/** The service's word for it: what is neither waiting nor acknowledged has ended otherwise, and the word says how. */
+function stateOf(status: string, code: string | null): Pick<Outcome, "state" | "code"> {
+  if (status === "queued") return { state: "accepted" };
+  if (status === "delivered" || status === "acknowledged") return { state: status };
+  return { state: "discarded", code: code ?? status };
+}

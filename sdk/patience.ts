@@ -1,0 +1,50 @@
+/** Waiting that can be called off, and how long to wait before trying again. */
+
+/** Resolves after `ms`; rejects with the signal's reason. Keeps the process alive no longer than something else does. */
+export function delay(ms: number, signal?: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    signal?.throwIfAborted();
+    const timer = setTimeout(() => {
+      signal?.removeEventListener("abort", abort);
+      resolve();
+    }, ms);
+    const abort = () => {
+      clearTimeout(timer);
+      reject(signal?.reason);
+    };
+    signal?.addEventListener("abort", abort, { once: true });
+  });
+}
+
+/** Exponential backoff with full jitter (so that a thousand agents that lost one gateway do not come back in step). */
+export class Backoff {
+  readonly #firstMs: number;
+  readonly #lastMs: number;
+  #failures = 0;
+
+  constructor(limits: { readonly firstMs: number; readonly lastMs: number }) {
+    this.#firstMs = limits.firstMs;
+    this.#lastMs = limits.lastMs;
+  }
+
+  /** Milliseconds to wait after one more failure, at least `askedMs`. */
+  next(askedMs = 0): number {
+    const ceiling = Math.min(this.#lastMs, this.#firstMs * 2 ** this.#failures++);
+    return askedMs + ceiling * (0.1 + 0.9 * Math.random());
+  }
+
+  reset(): void {
+    this.#failures = 0;
+  }
+}
+
+/** Settles like `promise`, or rejects with the signal's reason if that comes first; the promise goes on by itself. */
+export function abandonable<T>(promise: Promise<T>, signal?: AbortSignal): Promise<T> {
+  if (signal === undefined) return promise;
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}

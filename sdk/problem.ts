@@ -1,0 +1,45 @@
+/** Problem documents (RFC 9457) as the service gives them, in an answer or in a frame. What is missing or of another type is taken as absent. */
+import { parseTimestamp } from "../protocol/timestamp.ts";
+
+/** What is wrong with one envelope of a call. */
+export interface EnvelopeFault {
+  /** Its place in the call. */
+  readonly index: number;
+  readonly code: string;
+}
+
+export interface Problem {
+  readonly code: string;
+  readonly status: number;
+  readonly retryable: boolean;
+  readonly field: string | null;
+  readonly fix: string | null;
+  /** The service's clock, milliseconds, where it matters. */
+  readonly serverTime: number | null;
+  /** Empty when the problem is not one of single envelopes. */
+  readonly envelopeFaults: readonly EnvelopeFault[];
+}
+
+const POINTER = /^\/envelopes\/(\d{1,3})(?:\/|$)/;
+
+/** `status` is the answer's; a frame has only the one in the document. */
+export function readProblem(json: unknown, status?: number): Problem {
+  const document = typeof json === "object" && json !== null ? (json as Record<string, unknown>) : {};
+  const { code, status: stated, retryable, field, fix, server_time, errors } = document;
+  const number = status ?? (typeof stated === "number" ? stated : 500);
+  return {
+    code: typeof code === "string" ? code : `http-${number}`,
+    status: number,
+    retryable: typeof retryable === "boolean" ? retryable : number === 429 || number >= 500,
+    field: typeof field === "string" ? field : null,
+    fix: typeof fix === "string" ? fix : null,
+    serverTime: typeof server_time === "string" ? parseTimestamp(server_time) : null,
+    envelopeFaults: Array.isArray(errors) ? errors.flatMap(readFault) : [],
+  };
+}
+
+function readFault(json: unknown): EnvelopeFault[] {
+  const { pointer, code } = (typeof json === "object" && json !== null ? json : {}) as Record<string, unknown>;
+  const index = typeof pointer === "string" ? POINTER.exec(pointer)?.[1] : undefined;
+  return index === undefined ? [] : [{ index: Number(index), code: typeof code === "string" ? code : "malformed" }];
+}

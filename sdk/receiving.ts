@@ -1,0 +1,202 @@
+/**
+ * What arrives on the stream, up to the application and back as an answer.
+ *
+ * A message is acknowledged when the application is done with it, and only then; until that it lies in the store, and the mailbox keeps
+ * it too. The service sends at most 256 unanswered ones: an application that is slow slows the stream and fills nothing.
+ */
+import { ACK_ITEMS_MAX, type ItemFrame, type StreamItemId } from "../protocol/stream-frames.ts";
+import { AgentError } from "./errors.ts";
+import { InboxMessage } from "./message.ts";
+import type { Opener, Opening } from "./opening.ts";
+import type { ReceivedMessage } from "./store/inbox.ts";
+import type { Store } from "./store/store.ts";
+import type { StreamConnection } from "./stream-connection.ts";
+
+/** Time for the application to say something itself, which answers a rekey request as well. */
+const REKEY_ANSWER_MS = 1_000;
+
+/** Half of what the service was given: it is asked how many are left. */
+const PREKEYS_USED_MAX = 50;
+
+export interface NotOpened {
+  readonly senderId: string;
+  readonly itemId: string;
+  readonly seq: number;
+  /** A code of the protocol; `retry-request` for a retry request, which this version does not answer. */
+  readonly code: string;
+  /** Was it refused for good? Otherwise it stays in the mailbox. */
+  readonly isRefused: boolean;
+}
+
+export interface ReceivingPorts {
+  readonly store: Store;
+  readonly opener: Opener;
+  readonly answerRekey: (peerId: string, sessionId: Uint8Array) => Promise<void>;
+  readonly onNotOpened: (item: NotOpened) => void;
+  /** So many one-time prekeys were used that the service may need more. */
+  readonly onPrekeysUsed: () => void;
+  /** For what nobody awaits. */
+  readonly background: (work: Promise<unknown>) => void;
+}
+
+export class Receiving {
+  readonly #ports: ReceivingPorts;
+  readonly #rekeyTimers = new Map<string, NodeJS.Timeout>();
+  /** Opened, and not with the application. */
+  #ready: ReceivedMessage[];
+  #acks: StreamItemId[] = [];
+  #ackScheduled: NodeJS.Immediate | null = null;
+  #connection: StreamConnection | null = null;
+  #wakers = new Set<() => void>();
+  #end: { readonly error: unknown } | null = null;
+
+  constructor(ports: ReceivingPorts) {
+    this.#ports = ports;
+    this.#ready = ports.store.inbox.waiting();
+  }
+
+  onOpen(connection: StreamConnection): void {
+    this.#connection = connection;
+  }
+
+  onClose(): void {
+    this.#connection = null;
+    // Whatever was not answered is sent again on the next connection, and answered there.
+    this.#acks = [];
+  }
+
+  /** Items of one message of the stream: opened in one transaction, or in few. */
+  async onItems(items: readonly ItemFrame[]): Promise<void> {
+    const connection = this.#connection;
+    const { store, opener } = this.#ports;
+    const opened = items.map((item) => store.commit(() => opener.open(item)));
+    // All are awaited before any failure counts: what was opened before it is in the store and must reach the application.
+    const results = await Promise.allSettled(opened);
+    for (const [index, result] of results.entries()) {
+      const item = items[index] as ItemFrame;
+      if (result.status === "fulfilled") this.#settle(item, result.value, connection);
+    }
+    this.#wake();
+    if (opener.takeUsedPrekeys(PREKEYS_USED_MAX)) this.#ports.onPrekeysUsed();
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+  }
+
+  /** Messages one after the other; what the caller leaves unfinished comes again, first. Several iterators share the messages. */
+  async *messages(signal?: AbortSignal): AsyncGenerator<InboxMessage, void, undefined> {
+    let fault: unknown = null;
+    for (;;) {
+      const received = await this.#next(signal);
+      if (received === null) return;
+      const acked = { promise: null as Promise<void> | null };
+      const message = new InboxMessage(received, () => (acked.promise ??= this.#handled(received)));
+      let isResumed = false;
+      try {
+        yield message;
+        isResumed = true;
+      } finally {
+        // A loop that is left by break, return or an error ends the generator here: the message is not done with.
+        if (!isResumed && acked.promise === null) this.#putBack(received);
+      }
+      message.ack().catch((error) => {
+        fault ??= error;
+      });
+      if (fault !== null) throw fault;
+    }
+  }
+
+  /** Iterators end; with an error they throw it. */
+  stop(error: unknown): void {
+    this.#end ??= { error: error instanceof AgentError && error.code === "closed" ? null : error };
+    for (const timer of this.#rekeyTimers.values()) clearTimeout(timer);
+    this.#rekeyTimers.clear();
+    this.#wake();
+  }
+
+  /** Sends the answers that are ready without waiting for more. */
+  flush(): void {
+    if (this.#ackScheduled !== null) clearImmediate(this.#ackScheduled);
+    this.#ackScheduled = null;
+    while (this.#acks.length > 0) this.#connection?.send([{ type: "ack", items: this.#acks.splice(0, ACK_ITEMS_MAX) }]);
+  }
+
+  #settle(item: ItemFrame, opening: Opening, connection: StreamConnection | null): void {
+    const { senderId, itemId, seq } = item;
+    if (opening.rekeyIn !== null) this.#answerRekeyLater(senderId, opening.rekeyIn);
+    switch (opening.type) {
+      case "message":
+        this.#ready.push(opening.message);
+        break;
+      case "answered":
+        this.#ack({ senderId, itemId });
+        break;
+      case "refused":
+        connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
+        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: true });
+        break;
+      case "failed":
+        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: false });
+        break;
+      case "retry-request":
+        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.type, isRefused: false });
+        break;
+      case "waiting":
+        break;
+    }
+  }
+
+  async #next(signal?: AbortSignal): Promise<ReceivedMessage | null> {
+    while (signal?.aborted !== true) {
+      if (this.#end !== null) {
+        if (this.#end.error !== null) throw this.#end.error;
+        return null;
+      }
+      const message = this.#ready.shift();
+      if (message !== undefined) return message;
+      await this.#woken(signal);
+    }
+    return null;
+  }
+
+  #woken(signal?: AbortSignal): Promise<void> {
+    return new Promise((resolve) => {
+      const wake = () => {
+        this.#wakers.delete(wake);
+        signal?.removeEventListener("abort", wake);
+        resolve();
+      };
+      this.#wakers.add(wake);
+      signal?.addEventListener("abort", wake);
+    });
+  }
+
+  #wake(): void {
+    for (const wake of [...this.#wakers]) wake();
+  }
+
+  #putBack(message: ReceivedMessage): void {
+    this.#ready.unshift(message);
+    this.#wake();
+  }
+
+  async #handled({ senderId, messageId }: ReceivedMessage): Promise<void> {
+    await this.#ports.store.commit(() => this.#ports.store.inbox.markHandled(senderId, messageId));
+    this.#ack({ senderId, itemId: messageId });
+  }
+
+  /** Those of one turn of the event loop leave together. */
+  #ack(item: StreamItemId): void {
+    if (this.#connection === null) return;
+    this.#acks.push(item);
+    this.#ackScheduled ??= setImmediate(() => this.flush());
+  }
+
+  #answerRekeyLater(peerId: string, sessionId: Uint8Array): void {
+    const name = `${peerId}/${Buffer.from(sessionId).toString("hex")}`;
+    if (this.#rekeyTimers.has(name)) return;
+    const timer = setTimeout(() => {
+      this.#rekeyTimers.delete(name);
+      this.#ports.background(this.#ports.answerRekey(peerId, sessionId));
+    }, REKEY_ANSWER_MS);
+    this.#rekeyTimers.set(name, timer);
+  }
+}

@@ -1,0 +1,219 @@
+/**
+ * Brings stored envelopes to the service, in order, over the agent's stream.
+ *
+ * One batch is unconfirmed at a time. What was not confirmed is sent again as the same bytes: after a new connection, and after a problem of the
+ * service's own. Of a batch that was refused, the envelopes it names are set aside, and the rest goes at once.
+ */
+import { DAY_MS } from "../protocol/limits.ts";
+import { type AcceptedFrame, type RejectedFrame, SEND_ENVELOPES_MAX } from "../protocol/stream-frames.ts";
+import { AgentError, AgentStopped, SendRejected } from "./errors.ts";
+import type { Outcome, Outcomes } from "./outcomes.ts";
+import { Backoff } from "./patience.ts";
+import { readProblem } from "./problem.ts";
+import { withRepairParameter } from "./repair-parameter.ts";
+import type { Sealing } from "./sealing.ts";
+import type { ServiceClient } from "./service-client.ts";
+import type { PendingEnvelope } from "./store/outbox.ts";
+import type { Store } from "./store/store.ts";
+import type { StreamConnection } from "./stream-connection.ts";
+
+/** Bytes of one batch: enough that 100 ordinary messages go together, and little enough that a lost batch costs little. */
+const BATCH_BYTES_MAX = 1_048_576;
+
+/** An answer that takes longer is lost: the service gives up its own appends before. */
+const ANSWER_MS_MAX = 30_000;
+
+const RETRY_MS = { firstMs: 200, lastMs: 10_000 };
+
+/** An envelope without an answer is given up before the service stops taking its id (protocol.md §4). */
+const ENVELOPE_AGE_MS_MAX = 6 * DAY_MS;
+
+const TOO_OLD = "message-id-too-old";
+
+/** Refusals that are not about the envelopes. */
+const AGENT_CODES: ReadonlySet<string> = new Set(["agent-suspended", "agent-unknown"]);
+
+export interface SendingPorts {
+  readonly store: Store;
+  readonly client: ServiceClient;
+  readonly sealing: Sealing;
+  readonly outcomes: Outcomes;
+  readonly onTrouble: (error: AgentError) => void;
+  /** For what nobody awaits: a rejection stops the agent. */
+  readonly background: (work: Promise<unknown>) => void;
+}
+
+interface Batch {
+  readonly id: number;
+  readonly envelopes: readonly PendingEnvelope[];
+  readonly timer: NodeJS.Timeout;
+}
+
+export class Sending {
+  readonly #ports: SendingPorts;
+  readonly #backoff = new Backoff(RETRY_MS);
+  #connection: StreamConnection | null = null;
+  #batch: Batch | null = null;
+  #nextBatchId = 1;
+  /** Everything up to this place was answered, or is not to be sent on this connection. */
+  #doneN = 0;
+  /** Up to this place one by one: some batch was refused without a word on which envelope it was. */
+  #singlyUpToN = 0;
+  /** Nothing leaves: after a refusal that may pass, or while one that will not is written down. */
+  #isHeld = false;
+  #holdTimer: NodeJS.Timeout | null = null;
+  /** Nothing leaves while envelopes too old to be sent are seen to. */
+  #isGivingUp = false;
+
+  constructor(ports: SendingPorts) {
+    this.#ports = ports;
+  }
+
+  onOpen(connection: StreamConnection): void {
+    this.#connection = connection;
+    this.#doneN = 0;
+    this.#release();
+    this.pump();
+  }
+
+  onClose(): void {
+    this.#connection = null;
+    this.#dropBatch();
+  }
+
+  /** Sends what waits, if it may. Call it whenever something was stored. */
+  pump(): void {
+    const connection = this.#connection;
+    if (connection === null || this.#batch !== null || this.#isHeld || this.#isGivingUp) return;
+    const countMax = this.#doneN < this.#singlyUpToN ? 1 : SEND_ENVELOPES_MAX;
+    const envelopes = this.#ports.store.outbox.pending(this.#doneN, countMax, BATCH_BYTES_MAX);
+    const old = envelopes.filter(({ createdAt }) => createdAt < Date.now() - ENVELOPE_AGE_MS_MAX);
+    if (old.length > 0) {
+      this.#ports.background(this.#giveUp(old));
+    } else if (envelopes.length > 0) {
+      const timer = setTimeout(() => connection.terminate(), ANSWER_MS_MAX);
+      this.#batch = { id: this.#nextBatchId, envelopes, timer };
+      this.#nextBatchId = (this.#nextBatchId + 1) >>> 0;
+      const bodies = envelopes.map(({ envelope }) => envelope);
+      connection.send([{ type: "send", batch: this.#batch.id, envelopes: bodies }]);
+    }
+  }
+
+  async onAccepted({ batch: id }: AcceptedFrame): Promise<void> {
+    const batch = this.#take(id);
+    if (batch === null) return;
+    this.#backoff.reset();
+    this.#doneN = batch.envelopes.at(-1)?.n ?? this.#doneN;
+    this.pump();
+    await this.#ports.outcomes.record(
+      batch.envelopes.map(({ messageId }) => ({ messageId, state: "accepted" as const })),
+    );
+  }
+
+  async onRejected({ batch: id, problem: json }: RejectedFrame): Promise<void> {
+    const batch = this.#take(id);
+    if (batch === null) return;
+    const problem = readProblem(json);
+    const faults = problem.envelopeFaults.flatMap(({ index, code }) => {
+      const messageId = batch.envelopes[index]?.messageId;
+      return messageId === undefined ? [] : [{ messageId, state: "rejected" as const, code }];
+    });
+    if (faults.length > 0 && !problem.retryable) {
+      await this.#setAside(faults);
+    } else if (AGENT_CODES.has(problem.code)) {
+      throw new AgentStopped(problem.code);
+    } else if (problem.retryable) {
+      this.#ports.onTrouble(new AgentError(problem.code, "the service cannot take messages now", { retryable: true }));
+      this.#hold(this.#backoff.next());
+    } else if (batch.envelopes.length === 1) {
+      const [{ messageId }] = batch.envelopes as [PendingEnvelope];
+      await this.#setAside([{ messageId, state: "rejected", code: problem.code }]);
+    } else {
+      this.#singlyUpToN = batch.envelopes.at(-1)?.n ?? 0;
+      this.pump();
+    }
+  }
+
+  stop(): void {
+    this.onClose();
+    this.#release();
+  }
+
+  /** The rest goes when it is written that these do not. */
+  async #setAside(faults: readonly Outcome[]): Promise<void> {
+    this.#isHeld = true;
+    await this.#ports.outcomes.record(faults);
+    this.#release();
+    this.pump();
+  }
+
+  /**
+   * The service may no longer take these ids. Those it has are as good as sent; the others are said anew under new ids, so that at most
+   * one of the two arrives as a message of its own.
+   */
+  async #giveUp(old: readonly PendingEnvelope[]): Promise<void> {
+    const { client, outcomes } = this.#ports;
+    this.#isGivingUp = true;
+    try {
+      const unknown = new Set(
+        await outcomes.askFor(
+          client,
+          old.map(({ messageId }) => messageId),
+        ),
+      );
+      for (const message of old) if (unknown.has(message.messageId)) await this.#sayAnew(message);
+    } catch (error) {
+      if (!(error instanceof AgentError)) throw error;
+      this.#ports.onTrouble(error);
+      this.#hold(this.#backoff.next());
+    } finally {
+      this.#isGivingUp = false;
+    }
+    this.pump();
+  }
+
+  async #sayAnew({ messageId: old, recipientId }: PendingEnvelope): Promise<void> {
+    const { store, sealing, outcomes } = this.#ports;
+    const content = store.outbox.content(old);
+    const at = Date.now();
+    const endOld = () => void store.outbox.move(old, "rejected", { at, code: TOO_OLD });
+    if (content === null) {
+      await outcomes.record([{ messageId: old, state: "rejected", code: TOO_OLD }]);
+      return;
+    }
+    const anew = { contentType: withRepairParameter(content.contentType, old), body: content.body };
+    try {
+      outcomes.follow(old, await sealing.seal(recipientId, anew, { alongside: endOld }));
+    } catch (error) {
+      if (!(error instanceof SendRejected) || error.retryable) throw error;
+      await outcomes.record([{ messageId: old, state: "rejected", code: error.code }]);
+    }
+  }
+
+  #take(id: number): Batch | null {
+    const batch = this.#batch;
+    if (batch === null || batch.id !== id) return null;
+    this.#dropBatch();
+    return batch;
+  }
+
+  #dropBatch(): void {
+    if (this.#batch !== null) clearTimeout(this.#batch.timer);
+    this.#batch = null;
+  }
+
+  #hold(ms: number): void {
+    this.#release();
+    this.#isHeld = true;
+    this.#holdTimer = setTimeout(() => {
+      this.#release();
+      this.pump();
+    }, ms);
+  }
+
+  #release(): void {
+    if (this.#holdTimer !== null) clearTimeout(this.#holdTimer);
+    this.#holdTimer = null;
+    this.#isHeld = false;
+  }
+}

@@ -1,0 +1,78 @@
+/**
+ * Who this agent is, where it is registered, and the claims of bundles that are under way.
+ */
+import { randomUUID } from "node:crypto";
+import { createIdentity, type Identity, identityFromSeed } from "../../protocol/identity.ts";
+import { DAY_MS } from "../../protocol/limits.ts";
+import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
+import type { Sealer } from "./seal.ts";
+import type { DatabaseSync } from "./sqlite.ts";
+
+const SEED_PLACE = "identity.seed:1";
+
+/** A bundle is not used later (protocol.md §2). */
+const CLAIM_MS_MAX = DAY_MS;
+
+export class Accounts {
+  readonly #sealer: Sealer;
+  readonly #statements: ReturnType<typeof prepare>;
+
+  constructor(database: DatabaseSync, sealer: Sealer) {
+    this.#sealer = sealer;
+    this.#statements = prepare(database);
+  }
+
+  /** Null in a new store. Throws `store-damaged` under another key. */
+  identity(): Identity | null {
+    const row = this.#statements.identity.get() as { sealed_seed: Uint8Array } | undefined;
+    if (row === undefined) return null;
+    return identityFromSeed(nodePrimitives, this.#sealer.open(SEED_PLACE, row.sealed_seed));
+  }
+
+  createIdentity(now: number): Identity {
+    const identity = createIdentity(nodePrimitives, nodeRandom);
+    const sealed = this.#sealer.seal(SEED_PLACE, identity.signing.privateKey);
+    this.#statements.addIdentity.run(identity.agentId, sealed, now);
+    return identity;
+  }
+
+  /** Has it been registered with the service of this origin? */
+  isRegistered(origin: string): boolean {
+    return this.#statements.meta.get(`registered:${origin}`) !== undefined;
+  }
+
+  setRegistered(origin: string, isRegistered: boolean): void {
+    if (isRegistered) this.#statements.setMeta.run(`registered:${origin}`, new Uint8Array(0));
+    else this.#statements.removeMeta.run(`registered:${origin}`);
+  }
+
+  /**
+   * The request id under which a bundle of this peer is to be claimed: the same one until `endClaim`, so that a claim whose answer
+   * was lost burns no second one-time prekey.
+   */
+  claim(peerId: string, now: number): string {
+    const row = this.#statements.claim.get(peerId) as { request_id: string; created_at: number } | undefined;
+    if (row !== undefined && now - row.created_at < CLAIM_MS_MAX && now >= row.created_at) return row.request_id;
+    const requestId = randomUUID();
+    this.#statements.setClaim.run(peerId, requestId, now);
+    return requestId;
+  }
+
+  /** Its bundle was used, or is not to be used. */
+  endClaim(peerId: string): void {
+    this.#statements.endClaim.run(peerId);
+  }
+}
+
+function prepare(database: DatabaseSync) {
+  return {
+    identity: database.prepare("SELECT sealed_seed FROM identity"),
+    addIdentity: database.prepare("INSERT INTO identity (id, agent_id, sealed_seed, created_at) VALUES (1, ?, ?, ?)"),
+    meta: database.prepare("SELECT 1 FROM meta WHERE name = ?"),
+    setMeta: database.prepare("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"),
+    removeMeta: database.prepare("DELETE FROM meta WHERE name = ?"),
+    claim: database.prepare("SELECT request_id, created_at FROM claims WHERE peer_id = ?"),
+    setClaim: database.prepare("INSERT OR REPLACE INTO claims (peer_id, request_id, created_at) VALUES (?, ?, ?)"),
+    endClaim: database.prepare("DELETE FROM claims WHERE peer_id = ?"),
+  };
+}

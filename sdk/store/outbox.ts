@@ -1,0 +1,175 @@
+/**
+ * What this agent has sent, until its end and 40 days beyond (without content), for `status`.
+ *
+ * An envelope is stored before it leaves and never changes; content is kept, sealed, beside it until the message has ended, for Repair.
+ * States only move forward, and the first end stays, in whatever order answers and receipts arrive.
+ */
+
+import { DAY_MS } from "../../protocol/limits.ts";
+import { type Content, decodeContent, encodeContent } from "./content.ts";
+import type { Sealer } from "./seal.ts";
+import type { DatabaseSync } from "./sqlite.ts";
+
+/** In their order; stored by their index. The last three are ends. */
+const STATES = ["pending", "accepted", "delivered", "acknowledged", "discarded", "rejected"] as const;
+const FIRST_END = STATES.indexOf("acknowledged");
+
+/** pending: not yet known to be with the service; rejected: never taken; discarded: taken, and ended without being acknowledged. */
+export type OutboxState = (typeof STATES)[number];
+
+/** As long as the receiver remembers the id (protocol.md §4). */
+const ENDED_KEPT_MS = 40 * DAY_MS;
+
+/** No message lives longer: 30 days in the mailbox and a day for what is under way (protocol.md §4). */
+const CONTENT_KEPT_MS = 31 * DAY_MS;
+
+export interface OutboxStatus {
+  readonly messageId: string;
+  readonly recipientId: string;
+  readonly state: OutboxState;
+  /** Why it was discarded or rejected; null otherwise. */
+  readonly code: string | null;
+  readonly isControl: boolean;
+  readonly createdAt: number;
+  /** When this store learned of the state. */
+  readonly changedAt: number;
+}
+
+export interface PendingEnvelope {
+  /** Its place in the order of sending. */
+  readonly n: number;
+  readonly messageId: string;
+  readonly recipientId: string;
+  readonly createdAt: number;
+  /** Canonical bytes. */
+  readonly envelope: Uint8Array;
+}
+
+export interface NewMessage extends Omit<PendingEnvelope, "n"> {
+  readonly content: Content;
+  readonly isControl: boolean;
+}
+
+export interface UnansweredMessage {
+  readonly n: number;
+  readonly messageId: string;
+}
+
+export class Outbox {
+  readonly #sealer: Sealer;
+  readonly #statements: ReturnType<typeof prepare>;
+
+  constructor(database: DatabaseSync, sealer: Sealer) {
+    this.#sealer = sealer;
+    this.#statements = prepare(database);
+  }
+
+  /** `isControl`: the protocol's own message, of which the application never hears. */
+  add(message: NewMessage): void {
+    const { messageId, recipientId, createdAt, envelope, content, isControl } = message;
+    const sealed = this.#sealer.seal(contentPlace(messageId), encodeContent(content));
+    this.#statements.add.run(messageId, recipientId, envelope, sealed, isControl ? 1 : 0, createdAt, createdAt);
+  }
+
+  /** The next ones to send after place `afterN`, in order: at most `countMax`, and at most `bytesMax` unless one alone is larger. */
+  pending(afterN: number, countMax: number, bytesMax: number): PendingEnvelope[] {
+    const found: PendingEnvelope[] = [];
+    let bytes = 0;
+    for (const row of this.#statements.pending.iterate(afterN, countMax)) {
+      const { n, message_id, recipient_id, created_at, envelope } = row as unknown as PendingRow;
+      bytes += envelope.length;
+      if (found.length > 0 && bytes > bytesMax) break;
+      found.push({ n, messageId: message_id, recipientId: recipient_id, createdAt: created_at, envelope });
+    }
+    return found;
+  }
+
+  /** True when it moved forward; false for an unknown message, an earlier state, and after an end. */
+  move(messageId: string, state: OutboxState, { at, code = null }: { at: number; code?: string | null }): boolean {
+    const index = STATES.indexOf(state);
+    const ended = index >= FIRST_END ? 1 : 0;
+    const { changes } = this.#statements.move.run({ messageId, state: index, ended, code, at, firstEnd: FIRST_END });
+    return changes === 1;
+  }
+
+  /** Null when it is not known (any more). */
+  status(messageId: string): OutboxStatus | null {
+    const row = this.#statements.status.get(messageId) as unknown as StatusRow | undefined;
+    if (row === undefined) return null;
+    return {
+      messageId,
+      recipientId: row.recipient_id,
+      state: STATES[row.state] ?? "pending",
+      code: row.code,
+      isControl: row.is_control === 1,
+      createdAt: row.created_at,
+      changedAt: row.changed_at,
+    };
+  }
+
+  /** What was said in a message that has not ended; null when it is not kept. */
+  content(messageId: string): Content | null {
+    const row = this.#statements.content.get(messageId) as { sealed_content: Uint8Array | null } | undefined;
+    if (row?.sealed_content == null) return null;
+    return decodeContent(this.#sealer.open(contentPlace(messageId), row.sealed_content));
+  }
+
+  /** Messages the service has and whose end is not known, after place `afterN`. */
+  unanswered(afterN: number, countMax: number): UnansweredMessage[] {
+    const rows = this.#statements.unanswered.all(afterN, countMax) as unknown as { n: number; message_id: string }[];
+    return rows.map(({ n, message_id }) => ({ n, messageId: message_id }));
+  }
+
+  forgetOld(now: number): void {
+    this.#statements.forget.run(FIRST_END, now - ENDED_KEPT_MS);
+    this.#statements.forgetContent.run(now - CONTENT_KEPT_MS);
+  }
+}
+
+interface PendingRow {
+  n: number;
+  message_id: string;
+  recipient_id: string;
+  created_at: number;
+  envelope: Uint8Array;
+}
+
+interface StatusRow {
+  recipient_id: string;
+  state: number;
+  code: string | null;
+  is_control: number;
+  created_at: number;
+  changed_at: number;
+}
+
+function contentPlace(messageId: string): string {
+  return `outbox.content:${messageId}`;
+}
+
+function prepare(database: DatabaseSync) {
+  return {
+    add: database.prepare(
+      `INSERT INTO outbox (message_id, recipient_id, envelope, sealed_content, is_control, state, created_at, changed_at)
+       VALUES (?, ?, ?, ?, ?, 0, ?, ?)`,
+    ),
+    pending: database.prepare(
+      `SELECT n, message_id, recipient_id, created_at, envelope FROM outbox WHERE state = 0 AND n > ? ORDER BY n LIMIT ?`,
+    ),
+    move: database.prepare(
+      `UPDATE outbox SET state = :state, code = :code, changed_at = :at,
+         envelope = CASE WHEN :ended THEN NULL ELSE envelope END,
+         sealed_content = CASE WHEN :ended THEN NULL ELSE sealed_content END
+       WHERE message_id = :messageId AND state < :state AND state < :firstEnd`,
+    ),
+    status: database.prepare(
+      "SELECT recipient_id, state, code, is_control, created_at, changed_at FROM outbox WHERE message_id = ?",
+    ),
+    content: database.prepare("SELECT sealed_content FROM outbox WHERE message_id = ?"),
+    unanswered: database.prepare("SELECT n, message_id FROM outbox WHERE state IN (1, 2) AND n > ? ORDER BY n LIMIT ?"),
+    forget: database.prepare("DELETE FROM outbox WHERE state >= ? AND changed_at < ?"),
+    forgetContent: database.prepare(
+      "UPDATE outbox SET sealed_content = NULL WHERE sealed_content IS NOT NULL AND state > 0 AND created_at < ?",
+    ),
+  };
+}

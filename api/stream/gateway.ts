@@ -160,10 +160,12 @@ export class Gateway {
     const { promise, resolve } = Promise.withResolvers<void>();
     polls.add(resolve);
     const timer = setTimeout(resolve, Math.min(ms, POLL_WAIT_MS_MAX));
-    signal.addEventListener("abort", () => resolve(), { once: true });
+    const abort = () => resolve();
+    signal.addEventListener("abort", abort, { once: true });
     const claimed = orIfAway(this.#deps.presence.claimFree(agentId, held), null);
     await promise;
     clearTimeout(timer);
+    signal.removeEventListener("abort", abort);
     polls.delete(resolve);
     if (polls.size === 0) this.#polls.delete(agentId);
     await claimed;

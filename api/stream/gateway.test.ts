@@ -1,0 +1,657 @@
+import { once } from "node:events";
+import { createServer, type Server } from "node:http";
+import type { AddressInfo } from "node:net";
+import { afterEach, expect, test } from "vitest";
+import { WebSocket } from "ws";
+import { encodeEnvelope } from "../../protocol/envelope.ts";
+import type { Identity } from "../../protocol/identity.ts";
+import { makeMessageId } from "../../protocol/message-id.ts";
+import { nodeRandom } from "../../protocol/primitives/node.ts";
+import {
+  type ClientFrame,
+  decodeServerFrames,
+  encodeClientFrames,
+  type ItemFrame,
+  type ServerFrame,
+} from "../../protocol/stream-frames.ts";
+import { newIdentity, signed } from "../../tests/signing.ts";
+import { Gateway, type GatewayTimes } from "./gateway.ts";
+import { World } from "./test-world.ts";
+import { serveStreams } from "./upgrade.ts";
+
+const ends: (() => Promise<unknown>)[] = [];
+
+afterEach(async () => {
+  for (const end of ends.splice(0).reverse()) await end();
+});
+
+interface Place {
+  readonly gateway: Gateway;
+  readonly url: string;
+}
+
+/** A process with a gateway. By default its clocks stand still, so that only what a test is about can happen. */
+async function startGateway(world: World, times: Partial<GatewayTimes> = {}): Promise<Place> {
+  const still = { sweepMs: 60_000, awaySweepMs: 60_000, refreshMs: 60_000, pingMs: 60_000, graceMs: 0 };
+  const gateway = new Gateway(world, { ...still, ...times });
+  const server: Server = createServer((_request, response) => response.end());
+  serveStreams(server, gateway, {
+    findAgents: world.findAgents,
+    nonces: world.nonces,
+    now: world.now,
+    publicAuthority: undefined,
+    onBug: world.onBug,
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  ends.push(async () => {
+    await gateway.drain();
+    server.close();
+    expect(world.bugs).toEqual([]);
+  });
+  return { gateway, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/messaging/stream` };
+}
+
+class Client {
+  readonly socket: WebSocket;
+  readonly frames: ServerFrame[] = [];
+  readonly closed: Promise<number>;
+
+  constructor(socket: WebSocket) {
+    this.socket = socket;
+    socket.on("message", (data: Buffer) => this.frames.push(...decodeServerFrames(data)));
+    this.closed = once(socket, "close").then(([code]) => code as number);
+    ends.push(async () => socket.terminate());
+  }
+
+  get items(): ItemFrame[] {
+    return this.frames.filter((frame) => frame.type === "item");
+  }
+
+  get seqs(): number[] {
+    return this.items.map(({ seq }) => seq);
+  }
+
+  send(...frames: ClientFrame[]): void {
+    this.socket.send(encodeClientFrames(frames));
+  }
+
+  has(type: ServerFrame["type"], count = 1): Promise<void> {
+    return until(() => this.frames.filter((frame) => frame.type === type).length >= count);
+  }
+}
+
+async function connect({ url }: Place, identity: Identity, options: { autoPong?: boolean } = {}): Promise<Client> {
+  const { headers } = await signed(identity, { method: "GET", url });
+  const client = new Client(new WebSocket(url, { headers, ...options }));
+  await once(client.socket, "open");
+  return client;
+}
+
+async function until(holds: () => boolean): Promise<void> {
+  const deadline = Date.now() + 4_000;
+  while (!holds()) {
+    if (Date.now() > deadline) throw new Error("it did not happen");
+    await pause(3);
+  }
+}
+
+function pause(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+function newWorld(): { world: World; alice: Identity; bob: Identity } {
+  const world = new World();
+  const [alice, bob] = [newIdentity(), newIdentity()];
+  world.register(alice);
+  world.register(bob);
+  return { world, alice, bob };
+}
+
+function envelope(
+  sender: Identity,
+  recipient: Identity,
+  ciphertextBytes = 16,
+): { messageId: string; bytes: Uint8Array } {
+  const timestamp = Date.now();
+  const messageId = makeMessageId(timestamp, nodeRandom);
+  const bytes = encodeEnvelope({
+    messageId,
+    senderId: sender.agentId,
+    recipientId: recipient.agentId,
+    sessionId: new Uint8Array(16),
+    sendCounter: 1,
+    previousCounter: 0,
+    dhPublicKey: new Uint8Array(32),
+    nonce: new Uint8Array(12),
+    ciphertext: new Uint8Array(ciphertextBytes),
+    authTag: new Uint8Array(16),
+    timestamp,
+    flags: 0,
+    initiation: new Uint8Array(0),
+  });
+  return { messageId, bytes };
+}
+
+/** Puts items into the mailbox; who is connected is handed them. */
+function fill(world: World, recipient: Identity, sender: Identity, count: number, body = new Uint8Array(10)): void {
+  for (let i = 0; i < count; i++) {
+    const itemId = makeMessageId(Date.now(), nodeRandom);
+    world.store({ recipientId: recipient.agentId, senderId: sender.agentId, itemId, kind: "message", body });
+  }
+}
+
+const upTo = (last: number, first = 1) => Array.from({ length: last - first + 1 }, (_, index) => first + index);
+
+test("an upgrade that is not signed is answered 401 with a problem, one of another path 404", async () => {
+  const { world, alice } = newWorld();
+  const place = await startGateway(world);
+  for (const [url, headers, status, code] of [
+    [place.url, {}, 401, "signature-missing"],
+    [`${place.url}/other`, {}, 404, "not-found"],
+    [place.url, (await signed(newIdentity(), { method: "GET", url: place.url })).headers, 401, "agent-unknown"],
+    [place.url, (await signed(alice, { method: "GET", url: `${place.url}?more` })).headers, 401, "signature-invalid"],
+  ] as const) {
+    const socket = new WebSocket(url, { headers });
+    const [, response] = await once(socket, "unexpected-response");
+    const chunks: Buffer[] = [];
+    for await (const chunk of response) chunks.push(chunk);
+    expect(response.statusCode).toBe(status);
+    expect(response.headers["content-type"]).toBe("application/problem+json");
+    expect(JSON.parse(Buffer.concat(chunks).toString())).toMatchObject({ status, code });
+  }
+  expect(place.gateway.status().connections).toBe(0);
+});
+
+test("a new stream gets everything that waits, hears that the queue is empty, and then what is stored", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world);
+  fill(world, bob, alice, 200);
+  const client = await connect(place, bob);
+  await client.has("queue-empty");
+  expect(client.seqs).toEqual(upTo(200));
+  expect(client.frames.at(-1)).toEqual({ type: "queue-empty", lastSeq: 200 });
+  fill(world, bob, alice, 3);
+  await client.has("item", 203);
+  expect(client.seqs).toEqual(upTo(203));
+  expect(world.mailbox(bob.agentId).rows).toHaveLength(203);
+});
+
+test("an item is reported delivered when it was written, many in one record", async () => {
+  const { world, alice, bob } = newWorld();
+  fill(world, bob, alice, 250);
+  const client = await connect(await startGateway(world), bob);
+  await client.has("item", 250);
+  await until(() => world.receiptItems.length === 250);
+  expect(world.receiptItems.every(({ outcome, door }) => outcome === "delivered" && door === "stream")).toBe(true);
+  expect(world.receiptRecordSizes.length).toBeLessThan(10);
+});
+
+test("what was stored and not handed over is found by the sweep", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world, { sweepMs: 20 });
+  const client = await connect(place, bob);
+  await client.has("queue-empty");
+  world.deaf = true;
+  fill(world, bob, alice, 2);
+  await client.has("item", 2);
+  world.deaf = false;
+  fill(world, bob, alice, 1);
+  await client.has("item", 3);
+  expect(client.seqs).toEqual([1, 2, 3]);
+});
+
+test("without Redis streams open and are served by the faster sweep", async () => {
+  const { world, alice, bob } = newWorld();
+  world.redisAway = true;
+  const place = await startGateway(world, { awaySweepMs: 20 });
+  fill(world, bob, alice, 1);
+  const client = await connect(place, bob);
+  await client.has("item");
+  fill(world, bob, alice, 2);
+  await client.has("item", 3);
+  client.send({ type: "ack-up-to", seq: 3 });
+  await until(() => world.mailbox(bob.agentId).rows.length === 0);
+  expect(client.seqs).toEqual([1, 2, 3]);
+});
+
+test("after a gap in the channel what was missed is found at once", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world);
+  const client = await connect(place, bob);
+  await client.has("queue-empty");
+  world.deaf = true;
+  fill(world, bob, alice, 2);
+  world.deaf = false;
+  world.listeners.get(place.gateway.id)?.onGap();
+  await client.has("item", 2);
+  expect(client.seqs).toEqual([1, 2]);
+});
+
+test("while PostgreSQL is away nothing is sent, and everything afterwards", async () => {
+  const { world, alice, bob } = newWorld();
+  world.postgresAway = true;
+  const place = await startGateway(world, { sweepMs: 20 });
+  fill(world, bob, alice, 3);
+  const client = await connect(place, bob);
+  await pause(60);
+  expect(client.frames).toEqual([]);
+  world.postgresAway = false;
+  await client.has("queue-empty");
+  expect(client.seqs).toEqual([1, 2, 3]);
+});
+
+test("a newer stream closes the older one of the same process with 4409 and gets what the older one did not answer", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world);
+  fill(world, bob, alice, 2);
+  const older = await connect(place, bob);
+  await older.has("item", 2);
+  const newer = await connect(place, bob);
+  expect(await older.closed).toBe(4409);
+  await newer.has("queue-empty");
+  expect(newer.seqs).toEqual([1, 2]);
+  fill(world, bob, alice, 1);
+  await newer.has("item", 3);
+  expect(place.gateway.status().connections).toBe(1);
+});
+
+test("a newer stream at another process closes the older with 4409", async () => {
+  const { world, alice, bob } = newWorld();
+  const [first, second] = [await startGateway(world), await startGateway(world)];
+  const older = await connect(first, bob);
+  await older.has("queue-empty");
+  const newer = await connect(second, bob);
+  expect(await older.closed).toBe(4409);
+  fill(world, bob, alice, 1);
+  await newer.has("item");
+  expect(newer.socket.readyState).toBe(WebSocket.OPEN);
+});
+
+test("when nobody tells the older process, it finds the newer stream at its next refresh", async () => {
+  const { world, bob } = newWorld();
+  const [first, second] = [await startGateway(world, { refreshMs: 40 }), await startGateway(world)];
+  const older = await connect(first, bob);
+  await older.has("queue-empty");
+  world.deaf = true;
+  const newer = await connect(second, bob);
+  expect(await older.closed).toBe(4409);
+  expect(newer.socket.readyState).toBe(WebSocket.OPEN);
+});
+
+test("a refresh sets a presence again that Redis forgot, or that a poll took meanwhile", async () => {
+  const { world, bob } = newWorld();
+  const place = await startGateway(world, { refreshMs: 20 });
+  const client = await connect(place, bob);
+  await client.has("queue-empty");
+  const own = world.present.get(bob.agentId);
+  world.present.clear();
+  await until(() => world.present.get(bob.agentId)?.connectionId === own?.connectionId);
+  world.present.set(bob.agentId, { gatewayId: "another", connectionId: "poll-1" });
+  await until(() => world.present.get(bob.agentId)?.connectionId === own?.connectionId);
+  expect(client.socket.readyState).toBe(WebSocket.OPEN);
+});
+
+test("a closed stream gives its presence up, and only its own", async () => {
+  const { world, bob } = newWorld();
+  const [first, second] = [await startGateway(world), await startGateway(world)];
+  const one = await connect(first, bob);
+  await one.has("queue-empty");
+  one.socket.close();
+  await until(() => !world.present.has(bob.agentId));
+  const two = await connect(first, bob);
+  await two.has("queue-empty");
+  const three = await connect(second, bob);
+  await two.closed;
+  await pause(20);
+  expect(world.present.get(bob.agentId)?.gatewayId).toBe(second.gateway.id);
+  three.socket.close();
+});
+
+test.each([
+  ["a text message", "hello"],
+  ["an empty message", new Uint8Array(0)],
+  ["an unknown frame", Uint8Array.of(9, 0, 0, 0, 0)],
+  ["a frame cut short", Uint8Array.of(3, 0, 0, 0, 8, 1)],
+  ["a good frame followed by a bad one", Uint8Array.of(3, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1, 7)],
+  ["101 envelopes", Buffer.from(`010000019900000001${"65"}${"00000000".repeat(101)}`, "hex")],
+])("%s is answered with a problem and the close 4400, and nothing is appended", async (_name, message) => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world);
+  fill(world, bob, alice, 1);
+  const client = await connect(place, bob);
+  await client.has("item");
+  client.socket.send(message);
+  expect(await client.closed).toBe(4400);
+  expect(client.frames.at(-1)).toMatchObject({ type: "problem", problem: { code: "malformed", status: 400 } });
+  await pause(10);
+  expect(world.appended).toEqual([]);
+  expect(world.mailbox(bob.agentId).rows).toHaveLength(1);
+});
+
+test("a message beyond 8 MiB is not taken", async () => {
+  const { world, alice } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  client.socket.send(new Uint8Array(8 * 1024 * 1024 + 1));
+  expect(await client.closed).toBe(1009);
+});
+
+test("what is sent is appended and answered by its batch", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world);
+  const [sender, receiver] = [await connect(place, alice), await connect(place, bob)];
+  await receiver.has("queue-empty");
+  const messages = [envelope(alice, bob), envelope(alice, bob)];
+  sender.send({ type: "send", batch: 7, envelopes: messages.map(({ bytes }) => bytes) });
+  await sender.has("accepted");
+  expect(sender.frames).toContainEqual({ type: "accepted", batch: 7 });
+  await receiver.has("item", 2);
+  expect(receiver.items.map(({ itemId }) => itemId)).toEqual(messages.map(({ messageId }) => messageId));
+  expect(receiver.items.map(({ body }) => [...body])).toEqual(messages.map(({ bytes }) => [...bytes]));
+});
+
+test("an envelope with another agent's id is refused by name, and nothing of its batch is appended", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  const foreign = envelope(bob, alice);
+  client.send({ type: "send", batch: 1, envelopes: [envelope(alice, bob).bytes, foreign.bytes] });
+  await client.has("rejected");
+  expect(client.frames.find(({ type }) => type === "rejected")).toMatchObject({
+    batch: 1,
+    problem: {
+      code: "sender-mismatch",
+      status: 403,
+      errors: [{ pointer: "/envelopes/1/sender_id", message_id: foreign.messageId }],
+    },
+  });
+  expect(world.appended).toEqual([]);
+  client.send({ type: "send", batch: 2, envelopes: [envelope(alice, bob).bytes] });
+  await client.has("accepted");
+});
+
+test("bytes that are no envelope, and a recipient nobody knows, are refused by their place", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  const unknown = envelope(alice, newIdentity());
+  client.send({ type: "send", batch: 1, envelopes: [Uint8Array.of(1), envelope(alice, bob).bytes, unknown.bytes] });
+  await client.has("rejected");
+  expect(client.frames.find(({ type }) => type === "rejected")).toMatchObject({
+    problem: {
+      errors: [
+        { pointer: "/envelopes/0", code: "malformed" },
+        { pointer: "/envelopes/2/recipient_id", code: "recipient-unknown" },
+      ],
+    },
+  });
+  expect(world.appended).toEqual([]);
+});
+
+test("batches are appended in the order in which they came, whatever their checks take", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  await client.has("queue-empty");
+  world.checkDelaysMs = [60, 0, 30, 0];
+  const messages = upTo(4).map(() => envelope(alice, bob));
+  messages.forEach(({ bytes }, batch) => {
+    client.send({ type: "send", batch, envelopes: [bytes] });
+  });
+  await client.has("accepted", 4);
+  expect(world.appended.map(({ itemId }) => itemId)).toEqual(messages.map(({ messageId }) => messageId));
+});
+
+test("a refused batch does not hold up those after it", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  client.send(
+    { type: "send", batch: 1, envelopes: [envelope(bob, alice).bytes] },
+    { type: "send", batch: 2, envelopes: [envelope(alice, bob).bytes] },
+  );
+  await client.has("accepted");
+  await client.has("rejected");
+  expect(world.appended).toHaveLength(1);
+});
+
+test("while Kafka is away a batch is rejected as one to repeat, and repeated it is taken", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  const { bytes } = envelope(alice, bob);
+  world.kafkaAway = true;
+  client.send({ type: "send", batch: 1, envelopes: [bytes] });
+  await client.has("rejected");
+  expect(client.frames.find(({ type }) => type === "rejected")).toMatchObject({
+    problem: { status: 503, code: "unavailable", retryable: true },
+  });
+  world.kafkaAway = false;
+  client.send({ type: "send", batch: 2, envelopes: [bytes] });
+  await client.has("accepted");
+});
+
+test("a client with too many open batches is not read from until some are answered", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  await client.has("queue-empty");
+  const { promise, resolve } = Promise.withResolvers<void>();
+  world.kafkaAnswers = promise;
+  const before = world.checks;
+  for (let batch = 0; batch < 100; batch++) {
+    client.send({ type: "send", batch, envelopes: [envelope(alice, bob, 20_000).bytes] });
+  }
+  await until(() => world.checks - before >= 16);
+  await pause(50);
+  // What had arrived with the last one that was read is looked at, too.
+  expect(world.checks - before).toBeLessThan(24);
+  resolve();
+  await client.has("accepted", 100);
+  expect(world.appended).toHaveLength(100);
+});
+
+test("an acknowledged item is gone, and its sender gets the receipts", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world);
+  const [sender, receiver] = [await connect(place, alice), await connect(place, bob)];
+  await sender.has("queue-empty");
+  await receiver.has("queue-empty");
+  const { messageId, bytes } = envelope(alice, bob);
+  sender.send({ type: "send", batch: 1, envelopes: [bytes] });
+  await receiver.has("item");
+  receiver.send({ type: "ack", items: [{ senderId: alice.agentId, itemId: messageId }] });
+  await sender.has("receipt", 2);
+  const receipts = sender.frames.filter((frame) => frame.type === "receipt");
+  expect(new Set(receipts.map(({ status }) => status))).toEqual(new Set(["delivered", "acknowledged"]));
+  expect(receipts[0]).toMatchObject({ recipientId: bob.agentId, messageId });
+  expect(world.mailbox(bob.agentId).rows).toEqual([]);
+});
+
+test("a refusal carries its code to the sender", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world);
+  const [sender, receiver] = [await connect(place, alice), await connect(place, bob)];
+  await sender.has("queue-empty");
+  fill(world, bob, alice, 1);
+  await receiver.has("item");
+  const { itemId } = receiver.items[0] as ItemFrame;
+  receiver.send({ type: "refuse", code: "auth-failed", senderId: alice.agentId, itemId });
+  await until(() => sender.frames.some((frame) => frame.type === "receipt" && frame.status === "discarded"));
+  expect(sender.frames.at(-1)).toMatchObject({ status: "discarded", code: "auth-failed", messageId: itemId });
+});
+
+test("a retry request is an item like the others", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), bob);
+  await client.has("queue-empty");
+  const itemId = makeMessageId(Date.now(), nodeRandom);
+  const body = Buffer.from("{}");
+  world.store({ recipientId: bob.agentId, senderId: alice.agentId, itemId, kind: "retry", body });
+  await client.has("item");
+  expect(client.items[0]).toMatchObject({ kind: "retry", seq: 1, itemId });
+  client.send({ type: "ack", items: [{ senderId: alice.agentId, itemId }] });
+  await until(() => world.mailbox(bob.agentId).rows.length === 0);
+});
+
+test("a cumulative answer ends what was sent on this connection, and nothing that was not", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world, { sweepMs: 30 });
+  fill(world, bob, alice, 3);
+  const client = await connect(place, bob);
+  await client.has("item", 3);
+  world.postgresAway = true;
+  world.deaf = true;
+  fill(world, bob, alice, 2);
+  client.send({ type: "ack-up-to", seq: 1_000_000 });
+  await until(() => world.mailbox(bob.agentId).rows.length === 2);
+  const next = await connect(place, bob);
+  next.send({ type: "ack-up-to", seq: 5 });
+  await pause(20);
+  world.postgresAway = false;
+  await next.has("queue-empty");
+  expect(next.seqs).toEqual([4, 5]);
+  expect(world.mailbox(bob.agentId).rows.map(({ seq }) => seq)).toEqual([4, 5]);
+});
+
+test("no more than 256 items are unanswered, and answers let the next ones through", async () => {
+  const { world, alice, bob } = newWorld();
+  fill(world, bob, alice, 600);
+  const client = await connect(await startGateway(world), bob);
+  await client.has("item", 256);
+  await pause(30);
+  expect(client.seqs).toEqual(upTo(256));
+  client.send({ type: "ack-up-to", seq: 100 });
+  await client.has("item", 356);
+  await pause(30);
+  expect(client.seqs).toEqual(upTo(356));
+  expect(client.frames.some(({ type }) => type === "queue-empty")).toBe(false);
+  client.send({ type: "ack-up-to", seq: 356 });
+  await client.has("queue-empty");
+  expect(client.seqs).toEqual(upTo(600));
+});
+
+test("no more than 4 MiB are unanswered", async () => {
+  const { world, alice, bob } = newWorld();
+  fill(world, bob, alice, 100, new Uint8Array(65_536));
+  const client = await connect(await startGateway(world), bob);
+  await client.has("item", 64);
+  await pause(30);
+  expect(client.seqs).toEqual(upTo(64));
+  client.send({ type: "ack-up-to", seq: 64 });
+  await client.has("queue-empty");
+  expect(client.seqs).toEqual(upTo(100));
+});
+
+test("what is answered by another door frees the window at the sweep", async () => {
+  const { world, alice, bob } = newWorld();
+  fill(world, bob, alice, 300);
+  const client = await connect(await startGateway(world, { sweepMs: 20 }), bob);
+  await client.has("item", 256);
+  world.mailbox(bob.agentId).rows.splice(0, 256);
+  await client.has("item", 300);
+  expect(client.seqs).toEqual(upTo(300));
+});
+
+test("a client that answers without reading is held back, and loses nothing when it reads again", async () => {
+  const { world, alice, bob } = newWorld();
+  const body = new Uint8Array(60_000);
+  const bodies = 1_000;
+  fill(world, bob, alice, bodies, body);
+  const client = await connect(await startGateway(world), bob);
+  client.socket.pause();
+  let answered = 0;
+  for (; answered < 200; answered++) {
+    client.send({ type: "ack-up-to", seq: 1_000_000 });
+    await pause(2);
+  }
+  // What the gateway holds, and what two sockets on one machine swallow.
+  expect(world.bytesRead).toBeLessThan(30_000_000);
+  client.socket.resume();
+  const acks = setInterval(() => client.send({ type: "ack-up-to", seq: client.seqs.at(-1) ?? 0 }), 5);
+  await client.has("queue-empty");
+  clearInterval(acks);
+  expect(client.seqs).toEqual(upTo(bodies));
+});
+
+test("answers given while Kafka is away arrive when it is back", async () => {
+  const { world, alice, bob } = newWorld();
+  fill(world, bob, alice, 5);
+  const client = await connect(await startGateway(world), bob);
+  await client.has("item", 5);
+  await until(() => world.receiptItems.length === 5);
+  world.kafkaAway = true;
+  client.send({ type: "ack-up-to", seq: 5 });
+  await pause(50);
+  expect(world.mailbox(bob.agentId).rows).toHaveLength(5);
+  world.kafkaAway = false;
+  await until(() => world.mailbox(bob.agentId).rows.length === 0);
+});
+
+test("a suspended agent's stream is closed with 4401", async () => {
+  const { world, bob, alice } = newWorld();
+  const place = await startGateway(world, { pingMs: 40 });
+  const [client, other] = [await connect(place, bob), await connect(place, alice)];
+  world.suspend(bob.agentId);
+  expect(await client.closed).toBe(4401);
+  expect(client.frames.at(-1)).toMatchObject({ type: "problem", problem: { code: "agent-suspended" } });
+  expect(other.socket.readyState).toBe(WebSocket.OPEN);
+});
+
+test("a client that gives no sign of life is cut off, one that answers pings is not", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world, { pingMs: 40 });
+  const [dead, alive] = [await connect(place, bob, { autoPong: false }), await connect(place, alice)];
+  expect(await dead.closed).toBe(1006);
+  await pause(100);
+  expect(alive.socket.readyState).toBe(WebSocket.OPEN);
+  expect(place.gateway.status().connections).toBe(1);
+});
+
+test("a draining gateway says goodbye, closes after the grace with 1012, and takes nobody new", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world, { graceMs: 60 });
+  const [stays, leaves] = [await connect(place, alice), await connect(place, bob)];
+  await stays.has("queue-empty");
+  const drained = place.gateway.drain();
+  await leaves.has("goaway");
+  leaves.socket.close();
+  stays.send({ type: "send", batch: 1, envelopes: [envelope(alice, bob).bytes] });
+  await stays.has("accepted");
+  const late = new WebSocket(place.url, { headers: (await signed(alice, { method: "GET", url: place.url })).headers });
+  const [, response] = await once(late, "unexpected-response");
+  expect(response.statusCode).toBe(503);
+  expect(response.headers["retry-after"]).toBeDefined();
+  response.destroy();
+  expect(await stays.closed).toBe(1012);
+  await drained;
+  expect(world.present.size).toBe(0);
+});
+
+test("a poll learns of a stream here or elsewhere, and only of a stream", async () => {
+  const { world, bob } = newWorld();
+  const [here, elsewhere] = [await startGateway(world), await startGateway(world)];
+  expect(await here.gateway.hasStream(bob.agentId)).toBe(false);
+  const waiting = here.gateway.waitForMail(bob.agentId, new AbortController().signal, 500);
+  expect(await elsewhere.gateway.hasStream(bob.agentId)).toBe(false);
+  const client = await connect(elsewhere, bob);
+  await client.has("queue-empty");
+  expect(await here.gateway.hasStream(bob.agentId)).toBe(true);
+  expect(await elsewhere.gateway.hasStream(bob.agentId)).toBe(true);
+  world.redisAway = true;
+  expect(await here.gateway.hasStream(bob.agentId)).toBe(false);
+  world.redisAway = false;
+  await waiting;
+  expect(world.present.get(bob.agentId)?.gatewayId).toBe(elsewhere.gateway.id);
+});
+
+test("a waiting poll hears at once of what is stored, and gives its presence up", async () => {
+  const { world, alice, bob } = newWorld();
+  const { gateway } = await startGateway(world);
+  const started = Date.now();
+  const waiting = gateway.waitForMail(bob.agentId, new AbortController().signal, 30_000);
+  await until(() => world.present.has(bob.agentId));
+  fill(world, bob, alice, 1);
+  await waiting;
+  expect(Date.now() - started).toBeLessThan(500);
+  expect(world.present.size).toBe(0);
+  const gone = new AbortController();
+  const aborted = gateway.waitForMail(bob.agentId, gone.signal, 30_000);
+  gone.abort();
+  await aborted;
+  expect(world.present.size).toBe(0);
+});

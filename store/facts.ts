@@ -1,0 +1,121 @@
+/**
+ * Facts born in the API or a job, written in the transaction that makes them true, and read by the relay, which publishes them.
+ *
+ * Promises: a fact is in the table exactly when what it says was committed; those of one key have an order; there is one reader at a
+ * time.
+ */
+import pg from "pg";
+import { Unavailable } from "../protocol/refusal.ts";
+import type { Queryable } from "./postgres.ts";
+
+/** A record on its way to Kafka. */
+export interface Fact {
+  /** `ce_id`; the row's key: the same fact again changes nothing. */
+  readonly id: string;
+  readonly topic: string;
+  readonly key: string;
+  readonly value: Uint8Array;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/**
+ * Writes a fact. The caller holds a lock on the row the fact is about (it has just written or locked it): that makes the order of facts
+ * with the same key the order of their commits.
+ */
+export async function addFact(client: Queryable, fact: Fact, now = Date.now()): Promise<void> {
+  await client.query({
+    name: "add-fact",
+    text: `INSERT INTO facts (id, topic, key, counter, value, headers, created_at)
+           SELECT $1, $2, $3, coalesce(max(counter), 0) + 1, $4, $5, $6 FROM facts WHERE key = $3::text
+           ON CONFLICT (id) DO NOTHING`,
+    values: [fact.id, fact.topic, fact.key, fact.value, JSON.stringify(fact.headers), now],
+  });
+}
+
+/** The facts, in the hands of the one process that may publish them. Methods throw `Unavailable`. */
+export interface HeldFacts {
+  /** False as soon as the connection is gone, and the lock with it. */
+  held(): boolean;
+  /** Unpublished facts, in order for each key; at most `limit`. */
+  unpublished(limit: number): Promise<readonly Fact[]>;
+  markPublished(ids: readonly string[], now: number): Promise<void>;
+  /** Deletes what was published before `time`, ms; answers how many. */
+  forgetPublished(time: number): Promise<number>;
+  release(): Promise<void>;
+}
+
+/** Any number, the same in every process. */
+const relayLock = 7_231_944;
+
+/** Takes the relay's lock on a connection of its own; null when another process has it. Throws `Unavailable`. */
+export async function holdFacts(postgresUrl: string): Promise<HeldFacts | null> {
+  const client = new pg.Client({
+    connectionString: postgresUrl,
+    connectionTimeoutMillis: 5_000,
+    query_timeout: 15_000,
+    application_name: "sealpost relay",
+    keepAlive: true,
+  });
+  let held = true;
+  client.on("error", () => {
+    held = false;
+  });
+  client.on("end", () => {
+    held = false;
+  });
+  async function ask<Row extends pg.QueryResultRow>(query: pg.QueryConfig): Promise<pg.QueryResult<Row>> {
+    try {
+      return await client.query<Row>(query);
+    } catch (error) {
+      throw new Unavailable("postgres", error);
+    }
+  }
+  async function release(): Promise<void> {
+    held = false;
+    await client.end().catch(() => undefined);
+  }
+
+  try {
+    await client.connect();
+  } catch (error) {
+    await release();
+    throw new Unavailable("postgres", error);
+  }
+  try {
+    const { rows } = await ask<{ taken: boolean }>({
+      text: "SELECT pg_try_advisory_lock($1) AS taken",
+      values: [relayLock],
+    });
+    if (rows[0]?.taken !== true) {
+      await release();
+      return null;
+    }
+  } catch (error) {
+    await release();
+    throw error;
+  }
+
+  return {
+    held: () => held,
+    async unpublished(limit) {
+      const { rows } = await ask<Fact & pg.QueryResultRow>({
+        name: "unpublished-facts",
+        text: `SELECT id, topic, key, value, headers FROM facts WHERE published_at IS NULL ORDER BY key, counter LIMIT $1`,
+        values: [limit],
+      });
+      return rows;
+    },
+    async markPublished(ids, now) {
+      await ask({
+        name: "mark-facts-published",
+        text: "UPDATE facts SET published_at = $2 WHERE id = ANY($1::uuid[])",
+        values: [ids, now],
+      });
+    },
+    async forgetPublished(time) {
+      const { rowCount } = await ask({ text: "DELETE FROM facts WHERE published_at < $1", values: [time] });
+      return rowCount ?? 0;
+    },
+    release,
+  };
+}

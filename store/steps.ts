@@ -1,0 +1,197 @@
+/**
+ * Steps of consumers in PostgreSQL: positions, the outbox, and one transaction around both and the consumer's own work.
+ *
+ * Promises: a step happens wholly or not at all, and at most once for each position it moves from: whoever else applies the same records
+ * finds the position moved. Implements the runner's port `StepStore` (`streams/consumer.ts`).
+ */
+import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
+
+interface PartitionId {
+  readonly topic: string;
+  readonly partition: number;
+}
+
+/** Input rows below this offset are published. */
+interface Published extends PartitionId {
+  readonly below: number;
+}
+
+export interface OutboxRow {
+  readonly inputTopic: string;
+  readonly inputPartition: number;
+  readonly inputOffset: number;
+  readonly n: number;
+  readonly topic: string;
+  readonly key: string | Uint8Array;
+  readonly value: Uint8Array;
+  readonly headers: Readonly<Record<string, string>>;
+}
+
+/** Ends the transaction; never leaves this file. */
+class Moved extends Error {}
+
+/** `openTx` builds what a consumer gets inside its step over the step's connection. */
+export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) => Tx) {
+  return {
+    async loadPositions(group: string, partitions: readonly (PartitionId & { readonly startAt: number })[]) {
+      const values = [group, topicsOf(partitions), numbersOf(partitions), partitions.map(({ startAt }) => startAt)];
+      await postgres.query({
+        name: "make-positions",
+        text: `INSERT INTO consumer_positions (grp, topic, part, next_offset)
+               SELECT $1, topic, part, start_at FROM unnest($2::text[], $3::integer[], $4::bigint[]) AS w (topic, part, start_at)
+               ORDER BY topic, part
+               ON CONFLICT DO NOTHING`,
+        values,
+      });
+      const { rows } = await postgres.query<{ topic: string; part: number; next_offset: number }>({
+        name: "load-positions",
+        text: `SELECT topic, part, next_offset FROM consumer_positions
+               JOIN unnest($2::text[], $3::integer[]) AS w (topic, part) USING (topic, part)
+               WHERE grp = $1`,
+        values: values.slice(0, 3),
+      });
+      return rows.map((row) => ({ topic: row.topic, partition: row.part, nextOffset: row.next_offset }));
+    },
+
+    async leftovers(
+      group: string,
+      { topic, partition }: PartitionId,
+      limit: number,
+      after: { readonly inputOffset: number; readonly n: number } = { inputOffset: -1, n: 0 },
+    ): Promise<OutboxRow[]> {
+      const { rows } = await postgres.query<StoredRow>({
+        name: "load-leftovers",
+        text: `SELECT input_offset, n, topic, key, value, headers FROM outbox
+               WHERE grp = $1 AND input_topic = $2 AND input_partition = $3 AND (input_offset, n) > ($4, $5)
+               ORDER BY input_offset, n LIMIT $6`,
+        values: [group, topic, partition, after.inputOffset, after.n, limit],
+      });
+      return rows.map((row) => ({
+        inputTopic: topic,
+        inputPartition: partition,
+        inputOffset: row.input_offset,
+        n: row.n,
+        topic: row.topic,
+        key: row.key,
+        value: row.value,
+        headers: JSON.parse(row.headers.toString("utf8")) as Record<string, string>,
+      }));
+    },
+
+    async commitStep(
+      group: string,
+      moves: readonly (PartitionId & { readonly from: number; readonly to: number })[],
+      published: readonly Published[],
+      work: (tx: Tx) => Promise<readonly OutboxRow[]>,
+    ): Promise<"committed" | "moved"> {
+      try {
+        await inTransaction(postgres, async (client) => {
+          await movePositions(client, group, moves, published);
+          await writeOutbox(client, group, await work(openTx(client)));
+        });
+        return "committed";
+      } catch (error) {
+        if (error instanceof Moved) return "moved";
+        throw error;
+      }
+    },
+
+    async deletePublished(group: string, published: readonly Published[]): Promise<void> {
+      await postgres.query({
+        name: "delete-published",
+        text: `DELETE FROM outbox o USING unnest($2::text[], $3::integer[], $4::bigint[]) AS d (topic, part, below)
+               WHERE o.grp = $1 AND o.input_topic = d.topic AND o.input_partition = d.part AND o.input_offset < d.below`,
+        values: [group, topicsOf(published), numbersOf(published), published.map(({ below }) => below)],
+      });
+    },
+
+    /** Rows of the records that are applied again from `nextOffset` on would stand in the way of the new ones. */
+    async acceptGap(group: string, { topic, partition }: PartitionId, nextOffset: number): Promise<void> {
+      await inTransaction(postgres, async (client) => {
+        await client.query({
+          text: `INSERT INTO consumer_positions (grp, topic, part, next_offset) VALUES ($1, $2, $3, $4)
+                 ON CONFLICT (grp, topic, part) DO UPDATE SET next_offset = EXCLUDED.next_offset`,
+          values: [group, topic, partition, nextOffset],
+        });
+        await client.query({
+          text: `DELETE FROM outbox WHERE grp = $1 AND input_topic = $2 AND input_partition = $3 AND input_offset >= $4`,
+          values: [group, topic, partition, nextOffset],
+        });
+      });
+    },
+  };
+}
+
+interface StoredRow {
+  readonly input_offset: number;
+  readonly n: number;
+  readonly topic: string;
+  readonly key: Buffer;
+  readonly value: Buffer;
+  readonly headers: Buffer;
+}
+
+/** Compare-and-set on every position, and the published rows' end, in one round trip. Throws `Moved`. */
+async function movePositions(
+  client: Queryable,
+  group: string,
+  moves: readonly (PartitionId & { readonly from: number; readonly to: number })[],
+  published: readonly Published[],
+): Promise<void> {
+  const { rows } = await client.query<{ moved: number }>({
+    name: "move-positions",
+    text: `WITH moved AS (
+             UPDATE consumer_positions p SET next_offset = m.to_offset
+             FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[]) AS m (topic, part, from_offset, to_offset)
+             WHERE p.grp = $1 AND p.topic = m.topic AND p.part = m.part AND p.next_offset = m.from_offset
+             RETURNING 1
+           ), deleted AS (
+             DELETE FROM outbox o USING unnest($6::text[], $7::integer[], $8::bigint[]) AS d (topic, part, below)
+             WHERE o.grp = $1 AND o.input_topic = d.topic AND o.input_partition = d.part AND o.input_offset < d.below
+           )
+           SELECT count(*) AS moved FROM moved`,
+    values: [
+      group,
+      topicsOf(moves),
+      numbersOf(moves),
+      moves.map(({ from }) => from),
+      moves.map(({ to }) => to),
+      topicsOf(published),
+      numbersOf(published),
+      published.map(({ below }) => below),
+    ],
+  });
+  if (rows[0]?.moved !== moves.length) throw new Moved();
+}
+
+async function writeOutbox(client: Queryable, group: string, rows: readonly OutboxRow[]): Promise<void> {
+  if (rows.length === 0) return;
+  await client.query({
+    name: "write-outbox",
+    text: `INSERT INTO outbox (grp, input_topic, input_partition, input_offset, n, topic, key, value, headers)
+           SELECT $1, * FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::integer[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[])`,
+    values: [
+      group,
+      rows.map(({ inputTopic }) => inputTopic),
+      rows.map(({ inputPartition }) => inputPartition),
+      rows.map(({ inputOffset }) => inputOffset),
+      rows.map(({ n }) => n),
+      rows.map(({ topic }) => topic),
+      rows.map(({ key }) => (typeof key === "string" ? Buffer.from(key, "utf8") : asBuffer(key))),
+      rows.map(({ value }) => asBuffer(value)),
+      rows.map(({ headers }) => Buffer.from(JSON.stringify(headers), "utf8")),
+    ],
+  });
+}
+
+function topicsOf(partitions: readonly PartitionId[]): string[] {
+  return partitions.map(({ topic }) => topic);
+}
+
+function numbersOf(partitions: readonly PartitionId[]): number[] {
+  return partitions.map(({ partition }) => partition);
+}
+
+function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}

@@ -77,7 +77,6 @@ export class Reporter {
   async close(): Promise<void> {
     clearTimeout(this.#retry);
     this.#retry = undefined;
-    this.#flush();
     this.#retryFailed();
     while (this.#underWay.size > 0) await Promise.all(this.#underWay);
     clearTimeout(this.#retry);
@@ -148,11 +147,16 @@ export class Reporter {
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);
   }
 
+  /** What many small records did not take goes into few. */
   #retryFailed(): void {
     this.#retry = undefined;
     const failed = this.#failed;
     this.#failed = [];
-    for (const { agentId, answers } of failed) this.#track(this.#sendAnswers(agentId, answers));
+    for (const { agentId, answers } of failed) {
+      const pending = this.#pendingOf(agentId, 0);
+      for (const answer of answers) pending.answers.push(answer);
+    }
+    this.#flush();
   }
 
   #track(work: Promise<void>): void {

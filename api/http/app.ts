@@ -36,7 +36,7 @@ export function createHttpApp(deps: HttpDeps): Express {
   for (const [path, byMethod] of byPath(servedRoutes)) {
     app.all(path.replaceAll(/\{(\w+)\}/g, ":$1"), async (request: ExpressRequest, response: Response) => {
       const route = routeFor(byMethod, request, response);
-      await write(response, request.method, await answer(deps, route, request, response), deps);
+      write(response, request.method, await answer(deps, route, request, response), deps);
     });
   }
   app.use(() => {
@@ -49,9 +49,10 @@ export function createHttpApp(deps: HttpDeps): Express {
   return app;
 }
 
+/** Paths without parameters come first: `/messaging/messages/status` is no message. */
 function byPath(served: readonly Route[]): Map<string, Map<string, Route>> {
   const paths = new Map<string, Map<string, Route>>();
-  for (const route of served) {
+  for (const route of served.toSorted((a, b) => Number(a.path.includes("{")) - Number(b.path.includes("{")))) {
     const methods = paths.get(route.path) ?? new Map<string, Route>();
     paths.set(route.path, methods.set(route.method, route));
   }
@@ -151,7 +152,9 @@ function goneSignal(response: ServerResponse): AbortSignal {
   return gone.signal;
 }
 
-async function write(response: Response, method: string, reply: Reply, deps: HttpDeps): Promise<void> {
+function write(response: Response, method: string, reply: Reply, deps: HttpDeps): void {
+  // A client that has gone is written nothing, and nothing is reported as written.
+  if (response.destroyed) return;
   const text = reply.text ?? JSON.stringify(reply.json);
   const { written } = reply;
   if (written !== undefined) {

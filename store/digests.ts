@@ -4,8 +4,7 @@
  * A hint. When it is missing (never written, forgotten, Redis away), queuing finds the repetition in the database; when other bytes
  * come under the same id, the sender learns it by `message.discarded.v1` instead of at once.
  */
-import { Unavailable } from "../protocol/refusal.ts";
-import { pipelineValues, type RedisDoor } from "./redis.ts";
+import { pipelineValues, type RedisDoor, unlessAway } from "./redis.ts";
 
 /** Clients repeat within minutes. Longer, and a busy hour's digests fill Redis; after it, the database remembers. */
 const rememberedS = 3_600;
@@ -29,33 +28,19 @@ export function openDigests(redis: RedisDoor): DigestsDoor {
     lookup: async (senderId, messageIds) => {
       if (messageIds.length === 0) return [];
       const keys = messageIds.map((messageId) => keyOf(senderId, messageId));
-      return withoutRedis(
-        () => redis.ask((client) => client.mgetBuffer(keys)),
-        messageIds.map(() => null),
-      );
+      const found = await unlessAway(redis.ask((client) => client.mgetBuffer(keys)));
+      return found ?? keys.map(() => null);
     },
     remember: async (senderId, digests) => {
       if (digests.length === 0) return;
-      await withoutRedis(
-        () =>
-          redis.ask(async (client) => {
-            const pipeline = client.pipeline();
-            for (const { messageId, digest } of digests) {
-              pipeline.set(keyOf(senderId, messageId), Buffer.from(digest), "EX", rememberedS);
-            }
-            return pipelineValues(await pipeline.exec());
-          }),
-        [],
-      );
+      const written = redis.ask(async (client) => {
+        const pipeline = client.pipeline();
+        for (const { messageId, digest } of digests) {
+          pipeline.set(keyOf(senderId, messageId), Buffer.from(digest), "EX", rememberedS);
+        }
+        return pipelineValues(await pipeline.exec());
+      });
+      await unlessAway(written);
     },
   };
-}
-
-async function withoutRedis<Result>(work: () => Promise<Result>, otherwise: Result): Promise<Result> {
-  try {
-    return await work();
-  } catch (error) {
-    if (error instanceof Unavailable) return otherwise;
-    throw error;
-  }
 }

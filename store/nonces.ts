@@ -6,8 +6,7 @@
  * emptied server. While Redis is away, each process remembers for itself, and each such memory begins anew; then, and only then, a
  * signature can be used once per process. Never throws `Unavailable`.
  */
-import { Unavailable } from "../protocol/refusal.ts";
-import type { RedisDoor } from "./redis.ts";
+import { type RedisDoor, unlessAway } from "./redis.ts";
 
 export type NonceVerdict = "fresh" | "replayed" | "sign-again";
 
@@ -79,25 +78,19 @@ export function openNonces(redis: RedisDoor, { aheadSMax, now = Date.now }: Nonc
   return {
     begin: async () => {
       // A signature of the year 1970 is refused before its nonce is written.
-      await ask("", "", 0, 0).catch(ignoreUnavailable);
+      await unlessAway(ask("", "", 0, 0));
     },
     remember: async (keyId, nonce, createdS, expiresS) => {
-      try {
-        const verdict = await ask(keyId, nonce, createdS, expiresS);
+      const shared = await unlessAway(ask(keyId, nonce, createdS, expiresS));
+      if (shared !== null) {
         local.end();
-        return verdict;
-      } catch (error) {
-        if (!(error instanceof Unavailable)) throw error;
-        const verdict = local.remember(`${keyId}:${nonce}`, createdS, expiresS, now());
-        if (verdict === "fresh") judgedAloneUntilS = epochOf(now());
-        return verdict;
+        return shared;
       }
+      const verdict = local.remember(`${keyId}:${nonce}`, createdS, expiresS, now());
+      if (verdict === "fresh") judgedAloneUntilS = epochOf(now());
+      return verdict;
     },
   };
-}
-
-function ignoreUnavailable(error: unknown): void {
-  if (!(error instanceof Unavailable)) throw error;
 }
 
 /** A memory in this process; it begins with the first question after an `end`. */

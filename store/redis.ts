@@ -97,6 +97,16 @@ export async function redisReady(door: RedisDoor, msMax: number): Promise<boolea
   return door.ready();
 }
 
+/** null when Redis is away: for hints, which are done without then. */
+export async function unlessAway<Result>(work: Promise<Result>): Promise<Result | null> {
+  try {
+    return await work;
+  } catch (error) {
+    if (error instanceof Unavailable) return null;
+    throw error;
+  }
+}
+
 /** The values of a pipeline's answers; the first error among them is thrown. */
 export function pipelineValues(answers: [error: Error | null, result: unknown][] | null): unknown[] {
   if (answers === null) throw new Error("the pipeline was given up");

@@ -1,0 +1,86 @@
+/**
+ * Which items may enter a mailbox, and as what. Pure.
+ *
+ * Ingress has checked the same; here the log is not believed, because a wrong item would stay in a mailbox for 30 days.
+ */
+import { decodeEnvelope } from "../../protocol/envelope.ts";
+import { isAgentId } from "../../protocol/identity.ts";
+import { DAY_MS } from "../../protocol/limits.ts";
+import { messageIdTime } from "../../protocol/message-id.ts";
+import { Refusal } from "../../protocol/refusal.ts";
+import { retryRequestFromJson } from "../../protocol/retry-request.ts";
+import { decodeUtf8 } from "../../protocol/utf8.ts";
+import type { MessageEncrypted } from "../../schemas/values.ts";
+import type { Arrival } from "../../store/queuing.ts";
+import type { Inbound } from "../../streams/consumer.ts";
+
+/** Ingress takes ids up to 7 days old; an append may wait for Kafka, and clocks differ. */
+const idAgeMsMax = 8 * DAY_MS;
+
+/** Ingress takes ids up to 5 minutes ahead of its clock, which may itself be ahead of the broker's. */
+const idAheadMsMax = 10 * 60 * 1000;
+
+/** How large a message may be is decided at ingress; a record cannot be larger than this. */
+const anySize = { ciphertextBytesMax: 1024 * 1024 };
+
+export type ItemFault = "malformed" | "item-mismatch" | "id-time-mismatch";
+
+/** @throws Refusal with an `ItemFault` */
+export function checkItem({ key, timestamp, value }: Inbound<MessageEncrypted>): void {
+  if (key !== value.recipientId) throw new Refusal<ItemFault>("item-mismatch");
+  if (value.kind === "message") checkMessage(value);
+  else checkRetry(value);
+  const time = messageIdTime(value.itemId);
+  if (time === null) throw new Refusal<ItemFault>("malformed");
+  if (time < timestamp - idAgeMsMax || time > timestamp + idAheadMsMax)
+    throw new Refusal<ItemFault>("id-time-mismatch");
+}
+
+function checkMessage(item: MessageEncrypted): void {
+  const envelope = decodeEnvelope(item.body, anySize);
+  if (
+    envelope.messageId !== item.itemId ||
+    envelope.senderId !== item.senderId ||
+    envelope.recipientId !== item.recipientId
+  ) {
+    throw new Refusal<ItemFault>("item-mismatch");
+  }
+}
+
+/** A retry request goes from the failed message's recipient to its sender. */
+function checkRetry(item: MessageEncrypted): void {
+  const request = retryRequestFromJson(jsonOf(item.body));
+  if (!isAgentId(item.senderId) || !isAgentId(item.recipientId)) throw new Refusal<ItemFault>("malformed");
+  if (request.recipientId !== item.senderId || request.senderId !== item.recipientId) {
+    throw new Refusal<ItemFault>("item-mismatch");
+  }
+}
+
+function jsonOf(body: Uint8Array): unknown {
+  const text = decodeUtf8(body);
+  try {
+    if (text !== null) return JSON.parse(text);
+  } catch {
+    // Refused below, like text that is none.
+  }
+  throw new Refusal<ItemFault>("malformed");
+}
+
+/** An arrival and the record that brought it. */
+export interface Item extends Arrival {
+  readonly record: Inbound<MessageEncrypted>;
+}
+
+/** Of a record that `checkItem` let through. */
+export function toArrival(record: Inbound<MessageEncrypted>): Item {
+  const { kind, itemId, senderId, recipientId, custody, body } = record.value;
+  const item = { record, kind, itemId, senderId, recipientId, custody, body, acceptedAt: record.timestamp };
+  if (kind === "retry") return { ...item, sessionId: new Uint8Array(0), sendCounter: 0, size: body.length };
+  const envelope = decodeEnvelope(body, anySize);
+  return {
+    ...item,
+    sessionId: envelope.sessionId,
+    sendCounter: envelope.sendCounter,
+    size: envelope.ciphertext.length,
+  };
+}

@@ -1,0 +1,39 @@
+/**
+ * Takes the news of a message's fate to its sender, when the sender is connected.
+ *
+ * Reads   message.delivered.v1, message.acknowledged.v1, message.discarded.v1: at least once.
+ * Writes  handovers in Redis: hints. A sender who is not connected, or was told nothing, asks for the status.
+ * Keeps   nothing.
+ * Refuses nothing.
+ */
+import type { HandoverDoor } from "../../store/handover.ts";
+import type { PresenceDoor } from "../../store/presence.ts";
+import { unlessAway } from "../../store/redis.ts";
+import { messageAcknowledged, messageDelivered, messageDiscarded } from "../../streams/catalogue.ts";
+import type { PlainConsumer } from "../../streams/consumer.ts";
+import { entriesByGateway, type Fate } from "./entries.ts";
+
+export interface ReceiptsDeps {
+  readonly presence: Pick<PresenceDoor, "lookup">;
+  readonly handover: Pick<HandoverDoor, "publish">;
+}
+
+export function receipts({ presence, handover }: ReceiptsDeps): PlainConsumer<Fate> {
+  return {
+    name: "receipts",
+    reads: [messageDelivered, messageAcknowledged, messageDiscarded],
+    // Nobody waits for a receipt; woken for each, this consumer would cost as much as the rest of the path.
+    pace: { bytesMin: 64 * 1024, waitMsMax: 250 },
+    react: async (batch) => {
+      const senders = [...new Set(batch.map(({ value }) => value.senderId))];
+      const present = await unlessAway(presence.lookup(senders));
+      if (present === null) return [];
+      await Promise.all(
+        [...entriesByGateway(batch, present)].map(([gatewayId, entries]) =>
+          unlessAway(handover.publish(gatewayId, entries)),
+        ),
+      );
+      return [];
+    },
+  };
+}

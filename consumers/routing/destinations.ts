@@ -1,0 +1,57 @@
+/**
+ * Where stored items go. Pure.
+ */
+import type { MessageQueued, PushRequested } from "../../schemas/values.ts";
+import type { ItemEntry } from "../../store/handover.ts";
+import type { Presence } from "../../store/presence.ts";
+import { pushRequested } from "../../streams/catalogue.ts";
+import type { Emit, Inbound } from "../../streams/consumer.ts";
+
+type Queued = Inbound<MessageQueued>;
+
+export interface Destinations {
+  /** In order for each recipient. */
+  readonly byGateway: ReadonlyMap<string, readonly Queued[]>;
+  readonly absent: readonly Queued[];
+}
+
+export function sortByGateway(batch: readonly Queued[], present: ReadonlyMap<string, Presence>): Destinations {
+  const byGateway = new Map<string, Queued[]>();
+  const absent: Queued[] = [];
+  for (const record of batch) {
+    const presence = present.get(record.value.recipientId);
+    if (presence === undefined) {
+      absent.push(record);
+      continue;
+    }
+    const records = byGateway.get(presence.gatewayId);
+    if (records === undefined) byGateway.set(presence.gatewayId, [record]);
+    else records.push(record);
+  }
+  return { byGateway, absent };
+}
+
+export function itemEntry({ value }: Queued): ItemEntry {
+  const { recipientId: agentId, seq, kind, senderId, itemId, body } = value;
+  return { type: "item", agentId, seq, kind, senderId, itemId, body };
+}
+
+/** One for each recipient, caused by its latest item. */
+export function pushRequests(records: readonly Queued[]): readonly Emit<PushRequested>[] {
+  const latest = new Map<string, Queued>();
+  for (const record of records) {
+    const before = latest.get(record.value.recipientId);
+    if (before === undefined || before.value.seq < record.value.seq) latest.set(record.value.recipientId, record);
+  }
+  return [...latest.values()].map((record) => {
+    const { recipientId, seq, queuedAt } = record.value;
+    return {
+      topic: pushRequested,
+      key: recipientId,
+      cause: record,
+      time: queuedAt,
+      subject: recipientId,
+      value: () => ({ recipientId, seq, requestedAt: queuedAt }),
+    };
+  });
+}

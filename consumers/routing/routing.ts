@@ -1,0 +1,51 @@
+/**
+ * Takes stored items to the gateways of recipients who are connected, and asks for a push for those who are not.
+ *
+ * Reads   message.queued.v1, keyed by recipient: in order per recipient, at least once.
+ * Writes  handovers in Redis (hints; what gets lost there is in the mailbox); push.requested.v1 at least once per recipient and batch.
+ * Keeps   nothing.
+ * Refuses nothing.
+ *
+ * While Redis is away nobody knows who is connected: gateways then read the mailboxes four times a second, and a push for
+ * everybody would wake the connected too. So nothing is handed over and nothing requested (docs/decisions/0007).
+ */
+import type { MessageQueued } from "../../schemas/values.ts";
+import type { HandoverDoor } from "../../store/handover.ts";
+import type { PresenceDoor } from "../../store/presence.ts";
+import { unlessAway } from "../../store/redis.ts";
+import { messageQueued } from "../../streams/catalogue.ts";
+import type { PlainConsumer } from "../../streams/consumer.ts";
+import { itemEntry, pushRequests, sortByGateway } from "./destinations.ts";
+
+export interface RoutingDeps {
+  readonly presence: Pick<PresenceDoor, "lookup">;
+  readonly handover: Pick<HandoverDoor, "publish">;
+  /** `unknown`: Redis was away. */
+  readonly count: (state: "online" | "offline" | "unknown", items: number) => void;
+}
+
+export function routing({ presence, handover, count }: RoutingDeps): PlainConsumer<MessageQueued> {
+  return {
+    name: "routing",
+    reads: [messageQueued],
+    react: async (batch) => {
+      const recipients = [...new Set(batch.map(({ key }) => key))];
+      const present = await unlessAway(presence.lookup(recipients));
+      if (present === null) {
+        count("unknown", batch.length);
+        return [];
+      }
+      const { byGateway, absent } = sortByGateway(batch, present);
+      const offline = [...absent];
+      await Promise.all(
+        [...byGateway].map(async ([gatewayId, records]) => {
+          const listeners = await unlessAway(handover.publish(gatewayId, records.map(itemEntry)));
+          if (listeners === 0) offline.push(...records);
+          else count(listeners === null ? "unknown" : "online", records.length);
+        }),
+      );
+      count("offline", offline.length);
+      return pushRequests(offline);
+    },
+  };
+}

@@ -1,0 +1,27 @@
+/**
+ * Keeps the days of `messaging_messages`: three made ahead, so that midnight is no event, and those that nobody may ask for dropped.
+ */
+import { dayOf, dropOldMessageDays, ensureMessageDays } from "../store/message-days.ts";
+import type { Postgres } from "../store/postgres.ts";
+
+/** Outlives two nights on which this job fails; queuing makes a day that is missing all the same. */
+const daysAhead = 3;
+
+/** Ids up to 8 days old are taken (consumers/queuing): on a new database those days are missing as well. */
+const daysBehind = 8;
+
+/** How often it is worth running. */
+export const partitionsEveryMs = 60 * 60 * 1000;
+
+/**
+ * @param now ms since the epoch
+ * @throws Unavailable
+ */
+export async function keepPartitions(postgres: Postgres, now: number): Promise<void> {
+  const today = dayOf(now);
+  await ensureMessageDays(
+    postgres,
+    Array.from({ length: daysBehind + 1 + daysAhead }, (_, index) => today - daysBehind + index),
+  );
+  await dropOldMessageDays(postgres, now);
+}

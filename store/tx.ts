@@ -1,0 +1,31 @@
+/**
+ * What a consumer's step may do in the database: all of it in the step's transaction, on its connection.
+ */
+import { type Change, settle, type Turned } from "./acks.ts";
+import { openMessageDays } from "./message-days.ts";
+import type { Postgres, Queryable } from "./postgres.ts";
+import { type Arrival, type Placed, place } from "./queuing.ts";
+
+export interface Tx {
+  readonly queuing: {
+    /** `store/queuing.ts`: one for each arrival, in order. */
+    place<Item extends Arrival>(arrivals: readonly Item[]): Promise<readonly Placed<Item>[]>;
+  };
+  readonly acks: {
+    /** `store/acks.ts`: what turned, in the order of the changes. */
+    settle<Item extends Change>(changes: readonly Item[]): Promise<readonly Turned<Item>[]>;
+  };
+}
+
+/**
+ * Makes the `Tx` of each step from its connection; for `openSteps`.
+ *
+ * The pool needs a connection to spare beside those of the steps: a missing daily partition is made outside the transaction.
+ */
+export function stepTx(postgres: Postgres): (client: Queryable) => Tx {
+  const days = openMessageDays(postgres);
+  return (client) => ({
+    queuing: { place: (arrivals) => place(client, days, arrivals) },
+    acks: { settle: (changes) => settle(client, changes) },
+  });
+}

@@ -26,6 +26,7 @@ export async function sweepMailboxes(
   questions: readonly SweepQuestion[],
 ): Promise<ReadonlyMap<string, SweepAnswer>> {
   const open = questions.flatMap(({ recipientId, seqs }) => seqs.map((seq) => ({ recipientId, seq })));
+  // OFFSET 0 keeps the question one index look-up in one partition for each seq, where a join might read all 64.
   const { rows } = await db.query<{ recipient_id: string; last_seq: number | null; gone: number | null }>({
     name: "sweep-mailboxes",
     text: `SELECT b.recipient_id, b.last_seq, NULL::bigint AS gone
@@ -35,7 +36,8 @@ export async function sweepMailboxes(
            SELECT open.recipient_id, NULL, open.seq
            FROM unnest($3::text[], $4::bigint[]) AS open (recipient_id, seq)
            WHERE NOT EXISTS (SELECT FROM messaging_queue q
-                             WHERE q.recipient_id = open.recipient_id AND q.seq = open.seq AND q.aside_at IS NULL)`,
+                             WHERE q.recipient_id = open.recipient_id AND q.seq = open.seq AND q.aside_at IS NULL
+                             OFFSET 0)`,
     values: [
       questions.map(({ recipientId }) => recipientId),
       questions.map(({ lastSent }) => lastSent),

@@ -71,6 +71,8 @@ export async function place<Item extends Arrival>(
 /** The first arrival of a key, and its row. */
 export interface Row {
   readonly arrival: Arrival;
+  /** Its place among all arrivals. */
+  readonly index: number;
   readonly digest: Uint8Array;
   readonly expiresAt: number;
 }
@@ -87,12 +89,12 @@ export interface Outcome {
 /** One row for each key, in order of arrival: a key twice in one statement would collide with itself. */
 export function foldArrivals(arrivals: readonly Arrival[]): readonly Row[] {
   const rows = new Map<string, Row>();
-  for (const arrival of arrivals) {
+  for (const [index, arrival] of arrivals.entries()) {
     const key = keyOf(arrival);
     if (rows.has(key)) continue;
     const time = messageIdTime(arrival.itemId);
     if (time === null) throw new Error("an arrival whose id has no time was let through");
-    rows.set(key, { arrival, digest: digestOf(arrival), expiresAt: time + waitMsMax });
+    rows.set(key, { arrival, index, digest: digestOf(arrival), expiresAt: time + waitMsMax });
   }
   return [...rows.values()];
 }
@@ -113,16 +115,16 @@ export function judge<Item extends Arrival>(
   outcome: Outcome,
 ): readonly Placed<Item>[] {
   const rowOfKey = new Map(rows.map((row) => [keyOf(row.arrival), row]));
-  return arrivals.map((arrival) => {
+  return arrivals.map((arrival, index) => {
     const row = rowOfKey.get(keyOf(arrival));
     if (row === undefined) throw new Error("an arrival was not folded");
-    return { arrival, placement: judgeOne(arrival, row, outcome) };
+    return { arrival, placement: judgeOne(arrival, row, row.index === index, outcome) };
   });
 }
 
-function judgeOne(arrival: Arrival, row: Row, { at, seqs, digests }: Outcome): Placement {
+function judgeOne(arrival: Arrival, row: Row, isFirst: boolean, { at, seqs, digests }: Outcome): Placement {
   const seq = seqs.get(row);
-  if (seq !== undefined && row.arrival === arrival) return { outcome: "stored", seq, at };
+  if (seq !== undefined && isFirst) return { outcome: "stored", seq, at };
   if (arrival.kind === "retry") {
     return seq === undefined && row.expiresAt <= at ? { outcome: "expired", at } : { outcome: "repeated" };
   }

@@ -1,0 +1,54 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { keepPartitions } from "../jobs/partitions.ts";
+import { openSampleDatabase, placeAll, sampleArrival, sampleItemId } from "../tests/messaging.ts";
+import { dayOf, dropOldMessageDays, ensureMessageDays } from "./message-days.ts";
+import { findMessages } from "./messages.ts";
+import type { Postgres } from "./postgres.ts";
+
+const dayMs = 24 * 60 * 60 * 1000;
+
+let postgres: Postgres;
+beforeAll(async () => {
+  postgres = await openSampleDatabase();
+});
+afterAll(() => postgres.close());
+
+async function partitionNames(): Promise<string[]> {
+  const { rows } = await postgres.query<{ name: string }>({
+    text: "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'messaging_messages'::regclass ORDER BY 1",
+  });
+  return rows.map(({ name }) => name);
+}
+
+test("the job makes the days that ids may have, and three ahead; running it again changes nothing", async () => {
+  const now = Date.UTC(2026, 2, 1, 0, 0, 0);
+  await keepPartitions(postgres, now);
+  const names = await partitionNames();
+  expect(names).toHaveLength(12);
+  expect(names[0]).toBe("messaging_messages_20260221");
+  expect(names.at(-1)).toBe("messaging_messages_20260304");
+  await keepPartitions(postgres, now);
+  expect(await partitionNames()).toEqual(names);
+  await keepPartitions(postgres, now + 60 * dayMs);
+  expect(await partitionNames()).toHaveLength(12);
+});
+
+test("several makers at once make each day once", async () => {
+  const days = [30_000, 30_001, 30_002];
+  await Promise.all([1, 2, 3, 4].map(() => ensureMessageDays(postgres, days)));
+  expect((await partitionNames()).filter((name) => name.startsWith("messaging_messages_2052"))).toHaveLength(3);
+});
+
+test("a day is dropped 40 days after it is over", async () => {
+  const now = Date.now();
+  const message = sampleArrival({ itemId: sampleItemId(now) });
+  await ensureMessageDays(postgres, [dayOf(now) - 41, dayOf(now) - 40]);
+  await placeAll(postgres, [message]);
+  const names = await partitionNames();
+  expect(await dropOldMessageDays(postgres, now)).toBeGreaterThanOrEqual(1);
+  const left = await partitionNames();
+  expect(names.filter((name) => !left.includes(name)).every((name) => name < (left[0] ?? ""))).toBe(true);
+  const kept = new Date(now - 40 * dayMs).toISOString().slice(0, 10).replaceAll("-", "");
+  expect(left).toContain(`messaging_messages_${kept}`);
+  expect(await findMessages(postgres, [{ senderId: message.senderId, messageId: message.itemId }])).toHaveLength(1);
+});

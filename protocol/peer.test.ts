@@ -186,6 +186,13 @@ describe("a message", () => {
     expect(textOf(scene.say(scene.a, "next"))).toBe("next");
   });
 
+  test("under the signed prekey that began the session is no message of an earlier chain, since none came under it", () => {
+    const scene = acquainted(6);
+    const dhPublicKey = scene.b.bundle().signedPrekey.publicKey;
+    const forged = { ...scene.send(scene.b), dhPublicKey };
+    expect(codeOf(() => scene.a.open(forged, scene.now))).toBe("auth-failed");
+  });
+
   test("of 30 days ago opens with a skipped key, and later not", () => {
     const scene = acquainted(5);
     const [early, late, third] = [scene.send(scene.a), scene.send(scene.a), scene.send(scene.a)];
@@ -335,6 +342,16 @@ describe("a rekey", () => {
     expect(scene.receive(b, next).kind).toBe("opened");
   });
 
+  test("is not owed to a late message of a chain that is closed", () => {
+    const scene = acquainted(35);
+    const { a, b } = scene;
+    const asked = Array.from({ length: 101 }, () => scene.send(a));
+    scene.receive(b, asked[0] as Envelope);
+    scene.say(b);
+    scene.say(a);
+    expect(scene.receive(b, asked[100] as Envelope)).toMatchObject({ kind: "opened", rekeyAnswerDue: false });
+  });
+
   test("answer in a session that is gone is none", () => {
     const scene = new Scene(34);
     expect(scene.b.answerRekey(scene.a, new Uint8Array(16), scene.now)).toBeNull();
@@ -383,16 +400,18 @@ describe("repair", () => {
   });
 
   test("a replaced session still receives, and never becomes active again", () => {
-    const scene = acquainted(43);
-    const { a, b } = scene;
-    const late = scene.send(b);
-    const request = refusedRequest(scene, { ...scene.send(a), authTag: new Uint8Array(16) });
-    expect(a.repair(b, request, scene.tick())).toBe("new-session");
-    const replacing = scene.activeId(a);
-    const latest = scene.send(b, "still here");
-    expect(textOf(scene.receive(a, latest))).toBe("still here");
-    expect(scene.receive(a, late).kind).toBe("opened");
-    expect(scene.activeId(a)).toBe(replacing);
+    fc.assert(
+      fc.property(seed, (n) => {
+        const scene = acquainted(n);
+        const { a, b } = scene;
+        const request = refusedRequest(scene, { ...scene.send(a), authTag: new Uint8Array(16) });
+        expect(a.repair(b, request, scene.tick())).toBe("new-session");
+        const replacing = scene.activeId(a);
+        expect(textOf(scene.say(b, "still here"))).toBe("still here");
+        expect(scene.activeId(a)).toBe(replacing);
+      }),
+      { numRuns: 20 },
+    );
   });
 
   test("is not asked for by anybody but the recipient", () => {

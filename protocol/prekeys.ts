@@ -74,7 +74,7 @@ export function createOneTimePrekey(primitives: Primitives, id: string, random: 
 }
 
 /** `label(…) ‖ id(16) ‖ u64(created_at) ‖ public key` */
-export function prekeySignedBytes(kind: SignedPrekeyKind, { id, createdAt, publicKey }: PrekeyFacts): Uint8Array {
+function prekeySignedBytes(kind: SignedPrekeyKind, { id, createdAt, publicKey }: PrekeyFacts): Uint8Array {
   return new ByteWriter(LABELS[kind].length + 16 + 8 + publicKey.length)
     .bytes(LABELS[kind])
     .bytes(uuidToBytes(id))

@@ -7,16 +7,11 @@ import { encodeEnvelope } from "../../protocol/envelope.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { makeMessageId } from "../../protocol/message-id.ts";
 import { nodeRandom } from "../../protocol/primitives/node.ts";
-import {
-  type ClientFrame,
-  decodeServerFrames,
-  encodeClientFrames,
-  type ItemFrame,
-  type ServerFrame,
-} from "../../protocol/stream-frames.ts";
+import type { ItemFrame } from "../../protocol/stream-frames.ts";
 import { newIdentity, signed } from "../../tests/signing.ts";
+import { type Client, openClient, pause, until } from "../../tests/stream-client.ts";
+import { World } from "../../tests/stream-world.ts";
 import { Gateway, type GatewayTimes } from "./gateway.ts";
-import { World } from "./test-world.ts";
 import { serveStreams } from "./upgrade.ts";
 
 const ends: (() => Promise<unknown>)[] = [];
@@ -52,52 +47,10 @@ async function startGateway(world: World, times: Partial<GatewayTimes> = {}): Pr
   return { gateway, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/messaging/stream` };
 }
 
-class Client {
-  readonly socket: WebSocket;
-  readonly frames: ServerFrame[] = [];
-  readonly closed: Promise<number>;
-
-  constructor(socket: WebSocket) {
-    this.socket = socket;
-    socket.on("message", (data: Buffer) => this.frames.push(...decodeServerFrames(data)));
-    this.closed = once(socket, "close").then(([code]) => code as number);
-    ends.push(async () => socket.terminate());
-  }
-
-  get items(): ItemFrame[] {
-    return this.frames.filter((frame) => frame.type === "item");
-  }
-
-  get seqs(): number[] {
-    return this.items.map(({ seq }) => seq);
-  }
-
-  send(...frames: ClientFrame[]): void {
-    this.socket.send(encodeClientFrames(frames));
-  }
-
-  has(type: ServerFrame["type"], count = 1): Promise<void> {
-    return until(() => this.frames.filter((frame) => frame.type === type).length >= count);
-  }
-}
-
 async function connect({ url }: Place, identity: Identity, options: { autoPong?: boolean } = {}): Promise<Client> {
-  const { headers } = await signed(identity, { method: "GET", url });
-  const client = new Client(new WebSocket(url, { headers, ...options }));
-  await once(client.socket, "open");
+  const client = await openClient(url, identity, options);
+  ends.push(async () => client.socket.terminate());
   return client;
-}
-
-async function until(holds: () => boolean): Promise<void> {
-  const deadline = Date.now() + 4_000;
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error("it did not happen");
-    await pause(3);
-  }
-}
-
-function pause(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function newWorld(): { world: World; alice: Identity; bob: Identity } {

@@ -3,16 +3,17 @@
  *
  * The reference of what the real ones promise, with switches for what may go wrong with them.
  */
-import type { Identity } from "../../protocol/identity.ts";
-import { Unavailable } from "../../protocol/refusal.ts";
-import type { MessageEncrypted, MessageReceipt, ReceiptItem } from "../../schemas/values.ts";
-import type { HandoverDoor, HandoverEntry, Listener } from "../../store/handover.ts";
-import type { Presence, PresenceDoor } from "../../store/presence.ts";
-import type { SweepAnswer, SweepQuestion } from "../../store/sweep.ts";
-import type { NewEvent } from "../../streams/headers.ts";
-import type { Agent } from "../agents.ts";
-import type { MailboxItem } from "./delivery.ts";
-import type { GatewayDeps } from "./gateway.ts";
+
+import type { Agent } from "../api/agents.ts";
+import type { MailboxItem } from "../api/stream/delivery.ts";
+import type { GatewayDeps } from "../api/stream/gateway.ts";
+import type { Identity } from "../protocol/identity.ts";
+import { Unavailable } from "../protocol/refusal.ts";
+import type { MessageEncrypted, MessageReceipt, ReceiptItem } from "../schemas/values.ts";
+import type { HandoverDoor, HandoverEntry, Listener } from "../store/handover.ts";
+import type { Presence, PresenceDoor } from "../store/presence.ts";
+import type { SweepAnswer, SweepQuestion } from "../store/sweep.ts";
+import type { NewEvent } from "../streams/headers.ts";
 
 interface Mailbox {
   readonly rows: MailboxItem[];
@@ -20,6 +21,8 @@ interface Mailbox {
 }
 
 export class World implements GatewayDeps {
+  readonly presence: PresenceDoor;
+  readonly handover: HandoverDoor;
   readonly mailboxes = new Map<string, Mailbox>();
   readonly present = new Map<string, Presence>();
   readonly listeners = new Map<string, Listener>();
@@ -52,6 +55,12 @@ export class World implements GatewayDeps {
     remember: async () => undefined,
   };
   readonly nonces = { remember: async () => "fresh" as const };
+
+  /** Real doors to Redis, instead of those in memory. */
+  constructor(doors?: { readonly presence: PresenceDoor; readonly handover: HandoverDoor }) {
+    this.presence = doors?.presence ?? this.#presence;
+    this.handover = doors?.handover ?? this.#handover;
+  }
 
   register({ agentId, signing }: Identity): void {
     this.agents.set(agentId, {
@@ -99,7 +108,7 @@ export class World implements GatewayDeps {
     const mailbox = this.mailbox(agentId);
     const row = { seq: ++mailbox.lastSeq, kind, senderId, itemId, body };
     mailbox.rows.push(row);
-    this.#tell(agentId, { type: "item", agentId, ...row });
+    void this.#tell(agentId, { type: "item", agentId, ...row });
   }
 
   mailbox(agentId: string): Mailbox {
@@ -133,7 +142,7 @@ export class World implements GatewayDeps {
     );
   };
 
-  readonly presence: PresenceDoor = {
+  readonly #presence: PresenceDoor = {
     claim: async (agentId, presence) => {
       this.#needRedis();
       const before = this.present.get(agentId) ?? null;
@@ -169,7 +178,7 @@ export class World implements GatewayDeps {
     },
   };
 
-  readonly handover: HandoverDoor = {
+  readonly #handover: HandoverDoor = {
     publish: async (gatewayId, entries) => {
       this.#needRedis();
       const listener = this.deaf ? undefined : this.listeners.get(gatewayId);
@@ -191,14 +200,19 @@ export class World implements GatewayDeps {
       const place = rows.findIndex((row) => row.senderId === senderId && row.itemId === messageId);
       if (outcome !== "delivered" && place >= 0) rows.splice(place, 1);
       const status = outcome === "delivered" || outcome === "acknowledged" ? outcome : "discarded";
-      this.#tell(senderId, { type: "receipt", agentId: senderId, messageId, recipientId, status, at, code });
+      void this.#tell(senderId, { type: "receipt", agentId: senderId, messageId, recipientId, status, at, code });
     }
   }
 
-  #tell(agentId: string, entry: HandoverEntry): void {
-    const holder = this.present.get(agentId);
-    if (this.deaf || this.redisAway || holder === undefined) return;
-    this.listeners.get(holder.gatewayId)?.onEntries([entry]);
+  /** Routing and receipts, to whom presence names. */
+  async #tell(agentId: string, entry: HandoverEntry): Promise<void> {
+    if (this.deaf) return;
+    try {
+      const holder = (await this.presence.lookup([agentId])).get(agentId);
+      if (holder !== undefined) await this.handover.publish(holder.gatewayId, [entry]);
+    } catch (error) {
+      if (!(error instanceof Unavailable)) throw error;
+    }
   }
 
   #needRedis(): void {

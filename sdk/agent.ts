@@ -106,7 +106,7 @@ export class Agent {
     this.#store = store;
     this.#client = client;
     this.#ending = ending;
-    this.#upkeep = new Upkeep({ store, client, me, origin: base.origin });
+    this.#upkeep = new Upkeep({ store, client, me, origin: base.origin, signal: ending.signal });
     this.#outcomes = outcomes;
     this.#sealing = sealing;
     this.#sending = new Sending({ store, client, sealing, outcomes, onTrouble, background });
@@ -207,9 +207,9 @@ export class Agent {
     return abandonable(this.#connected.promise, signal);
   }
 
-  /** Waits up to five seconds for what is on its way, disconnects, and frees the store for the next. */
-  close(): Promise<void> {
-    this.#closing ??= this.#close();
+  /** Waits for what is on its way (up to five seconds, unless told otherwise), disconnects, and frees the store for the next. */
+  close({ drainMsMax = DRAIN_MS_MAX }: { readonly drainMsMax?: number } = {}): Promise<void> {
+    this.#closing ??= this.#close(drainMsMax);
     return this.#closing;
   }
 
@@ -230,7 +230,7 @@ export class Agent {
       this.#ending.signal,
     );
     this.#streaming = streaming.catch((error) => this.#stop(stoppedBy(error)));
-    this.#every(UPKEEP_INTERVAL_MS, () => this.#background(this.#upkeep.run()));
+    this.#every(UPKEEP_INTERVAL_MS, () => this.#background(this.#upkeep.runIfDue()));
     this.#every(ASK_INTERVAL_MS, () => this.#background(this.#outcomes.ask(this.#client)));
     this.#every(TIDY_INTERVAL_MS, () => this.#background(this.#upkeep.tidy()));
   }
@@ -245,6 +245,7 @@ export class Agent {
     this.#sending.onOpen(connection);
     this.#connected.resolve();
     this.#background(this.#outcomes.ask(this.#client));
+    this.#background(this.#upkeep.runIfDue());
   }
 
   #onClose(): void {
@@ -290,13 +291,13 @@ export class Agent {
     return work;
   }
 
-  async #close(): Promise<void> {
+  async #close(drainMsMax: number): Promise<void> {
     this.#receiving.stop(new AgentStopped("closed"));
     if (this.#connection !== null && !this.#ending.signal.aborted) {
       // The answers of what was just handled leave as well.
       await this.#store.commit(() => {}).catch(() => {});
       this.#receiving.flush();
-      await Promise.race([Promise.allSettled(this.#underWay), delay(DRAIN_MS_MAX)]);
+      await Promise.race([Promise.allSettled(this.#underWay), delay(drainMsMax)]);
       this.#receiving.flush();
     }
     this.#stop(new AgentStopped("closed"));

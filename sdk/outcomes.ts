@@ -7,7 +7,7 @@
 import { Channel } from "./channel.ts";
 import { AgentError, MessageDiscarded, SendRejected } from "./errors.ts";
 import { abandonable } from "./patience.ts";
-import type { ServiceClient } from "./service-client.ts";
+import type { MessageOutcome, ServiceClient } from "./service-client.ts";
 import type { OutboxState } from "./store/outbox.ts";
 import type { Store } from "./store/store.ts";
 
@@ -150,8 +150,8 @@ export class Outcomes {
   }
 }
 
-/** The service's word for it: what is neither waiting nor acknowledged has ended otherwise, and the word says how. */
-function stateOf(status: string, code: string | null): Pick<Outcome, "state" | "code"> {
+/** Of an end without a code the word says how. */
+function stateOf(status: MessageOutcome["status"], code: string | null): Pick<Outcome, "state" | "code"> {
   if (status === "queued") return { state: "accepted" };
   if (status === "delivered" || status === "acknowledged") return { state: status };
   return { state: "discarded", code: code ?? status };

@@ -12,8 +12,11 @@ import type { ReceivedMessage } from "./store/inbox.ts";
 import type { Store } from "./store/store.ts";
 import type { StreamConnection } from "./stream-connection.ts";
 
-/** Time for the application to say something itself, which answers a rekey request as well. */
-const REKEY_ANSWER_MS = 1_000;
+/**
+ * Time for the application to say something itself, which answers a rekey request as well. Longer, and a fast sender reaches the end of
+ * its chain (1,000 messages) before the answer has turned it.
+ */
+const REKEY_ANSWER_MS = 250;
 
 /** Half of what the service was given: it is asked how many are left. */
 const PREKEYS_USED_MAX = 50;

@@ -29,10 +29,11 @@ export interface Upload {
   readonly oneTimePrekeys: readonly OneTimePrekey[];
 }
 
+const STATUSES = ["queued", "delivered", "acknowledged", "refused", "evicted", "expired", "deleted"] as const;
+
 export interface MessageOutcome {
   readonly messageId: string;
-  /** queued, delivered, acknowledged, or the name of another end. */
-  readonly status: string;
+  readonly status: (typeof STATUSES)[number];
   readonly code: string | null;
 }
 
@@ -180,10 +181,11 @@ export function refusedBy(
   return new ServiceRefused(problem);
 }
 
-/** None for an entry that has no status: the message is not known. */
+/** None for a message that is not known. */
 function readOutcome(json: unknown): MessageOutcome[] {
-  const { message_id, status, code } = (json ?? {}) as Record<string, unknown>;
-  if (typeof message_id !== "string" || typeof status !== "string") return [];
+  const { message_id, status: stated, code } = (json ?? {}) as Record<string, unknown>;
+  const status = STATUSES.find((known) => known === stated);
+  if (typeof message_id !== "string" || status === undefined) return [];
   return [{ messageId: message_id, status, code: typeof code === "string" ? code : null }];
 }
 

@@ -14,8 +14,8 @@ import { Backoff, delay } from "./patience.ts";
 import type { ServiceClient } from "./service-client.ts";
 import type { Store } from "./store/store.ts";
 
-/** Prekeys run low slowly: the service still has a signed one to hand out when all others are gone. */
-export const UPKEEP_INTERVAL_MS = 60 * 60_000;
+/** Prekeys run low slowly, and the service still has a signed one to hand out when all others are gone. */
+export const UPKEEP_INTERVAL_MS = 10 * 60_000;
 
 /** `begin` tries this often, over some ten seconds: a service that is starting up beside its agents. */
 const REGISTRATIONS_MAX = 6;
@@ -36,11 +36,15 @@ export interface UpkeepPorts {
   readonly me: Identity;
   /** Where it is registered. */
   readonly origin: string;
+  /** Ends the waiting. */
+  readonly signal: AbortSignal;
 }
 
 export class Upkeep {
   readonly #ports: UpkeepPorts;
   #running: Promise<void> | null = null;
+  /** On the monotonic clock; when it last succeeded. */
+  #ranAt = Number.NEGATIVE_INFINITY;
 
   constructor(ports: UpkeepPorts) {
     this.#ports = ports;
@@ -48,7 +52,7 @@ export class Upkeep {
 
   /** The first contact. An agent that has been registered before does not wait for it. Throws what `ServiceClient` throws. */
   async begin(): Promise<void> {
-    const { store, origin } = this.#ports;
+    const { store, origin, signal } = this.#ports;
     if (store.accounts.isRegistered(origin) && store.prekeys.currentSigned() !== null) return;
     const backoff = new Backoff(REGISTRATION_RETRY_MS);
     for (let tries = 1; ; tries++) {
@@ -57,7 +61,7 @@ export class Upkeep {
         return;
       } catch (error) {
         if (!(error instanceof ServiceUnavailable) || tries === REGISTRATIONS_MAX) throw error;
-        await delay(backoff.next(error.retryAfterMs ?? 0));
+        await delay(backoff.next(error.retryAfterMs ?? 0), signal);
       }
     }
   }
@@ -68,6 +72,11 @@ export class Upkeep {
       this.#running = null;
     });
     return this.#running;
+  }
+
+  /** Unless that was done a moment ago. */
+  async runIfDue(): Promise<void> {
+    if (performance.now() - this.#ranAt >= UPKEEP_INTERVAL_MS / 2) await this.run();
   }
 
   /** After the service has forgotten this agent. */
@@ -103,9 +112,11 @@ export class Upkeep {
     }
     await store.commit(() => renewSignedPrekey(store, me));
     const remaining = await upload(store, client);
-    if (remaining >= ONE_TIME_PREKEYS_LOW) return;
-    await store.commit(() => addOneTimePrekeys(store, ONE_TIME_PREKEYS_FULL - remaining));
-    await upload(store, client);
+    if (remaining < ONE_TIME_PREKEYS_LOW) {
+      await store.commit(() => addOneTimePrekeys(store, ONE_TIME_PREKEYS_FULL - remaining));
+      await upload(store, client);
+    }
+    this.#ranAt = performance.now();
   }
 }
 

@@ -1,0 +1,634 @@
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { beforeEach, expect, onTestFinished, test } from "vitest";
+import { encodeBase64Url } from "../protocol/base64url.ts";
+import { decodeEnvelope, encodeEnvelope } from "../protocol/envelope.ts";
+import { encodeFrame } from "../protocol/frame.ts";
+import { createIdentity, type Identity } from "../protocol/identity.ts";
+import { makeMessageId } from "../protocol/message-id.ts";
+import { initiate, type Message, type Peer, sealMessage, unknownPeer } from "../protocol/peer.ts";
+import { type Bundle, bundleFromJson } from "../protocol/prekeys.ts";
+import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
+import { sealFrame } from "../protocol/session.ts";
+import type { ItemFrame } from "../protocol/stream-frames.ts";
+import { Agent, type AgentOptions, type Problem } from "./agent.ts";
+import { AgentError, AgentStopped, ClockSkew, MessageDiscarded, SendRejected } from "./errors.ts";
+import { FakeService, problem } from "./fake-service.ts";
+import type { InboxMessage } from "./message.ts";
+import { DatabaseSync } from "./store/sqlite.ts";
+
+let service: FakeService;
+let folder: string;
+
+beforeEach(async () => {
+  service = await FakeService.start();
+  folder = mkdtempSync(join(tmpdir(), "sealpost-agent-"));
+  return async () => {
+    await service.stop();
+    rmSync(folder, { recursive: true });
+  };
+});
+
+async function open(name: string, options: Partial<AgentOptions> = {}): Promise<Agent> {
+  const agent = await Agent.open({ url: service.url, storePath: join(folder, `${name}.db`), ...options });
+  onTestFinished(() => agent.close());
+  await agent.connected();
+  return agent;
+}
+
+/** Registered, and not connected. */
+async function registered(name: string): Promise<string> {
+  const agent = await open(name);
+  await agent.close();
+  return agent.id;
+}
+
+async function take(agent: Agent, count: number): Promise<InboxMessage[]> {
+  const taken: InboxMessage[] = [];
+  for await (const message of agent.inbox({ signal: AbortSignal.timeout(5_000) })) {
+    taken.push(message);
+    await message.ack();
+    if (taken.length === count) break;
+  }
+  return taken;
+}
+
+const texts = (messages: readonly InboxMessage[]) => messages.map((message) => message.text());
+
+async function firstProblem(agent: Agent, type: Problem["type"]): Promise<Problem> {
+  for await (const found of agent.problems({ signal: AbortSignal.timeout(5_000) }))
+    if (found.type === type) return found;
+  throw new Error("there was no problem of this type");
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const end = Date.now() + 5_000;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error("it did not come true in five seconds");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+/** A client without a store, to say what no SDK would. */
+class Stranger {
+  readonly me: Identity = createIdentity(nodePrimitives, nodeRandom);
+  peer: Peer;
+
+  constructor(to: Agent, changes: Partial<Bundle> = {}) {
+    const { identityKey, signedPrekey, oneTimePrekeys } = service.account(to.id);
+    const bundle = bundleFromJson({
+      agent_id: to.id,
+      identity_key: encodeBase64Url(identityKey),
+      signed_prekey: signedPrekey,
+      one_time_prekey: oneTimePrekeys.shift(),
+    });
+    const clock = { now: Date.now(), random: nodeRandom };
+    this.peer = initiate(nodePrimitives, this.me, unknownPeer(to.id), { ...bundle, ...changes }, clock);
+  }
+
+  message(text: string, contentType = "text/plain"): Message {
+    return { messageId: makeMessageId(Date.now(), nodeRandom), contentType, body: Buffer.from(text) };
+  }
+
+  seal(message: Message): Omit<ItemFrame, "type" | "seq"> {
+    const clock = { now: Date.now(), random: nodeRandom };
+    const { peer, envelope } = sealMessage(nodePrimitives, this.me, this.peer, message, clock);
+    this.peer = peer;
+    return { kind: "message", senderId: this.me.agentId, itemId: message.messageId, body: encodeEnvelope(envelope) };
+  }
+}
+
+test("two agents that have never met send both ways, and each hears that the other was done with it", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const receipts = alice.receipts();
+  const there = await alice.send(bob.id, "hello Bob");
+  const [arrived] = await take(bob, 1);
+  expect(arrived).toMatchObject({
+    id: there.messageId,
+    from: alice.id,
+    contentType: "text/plain; charset=utf-8",
+    seq: 1,
+  });
+  expect(arrived?.text()).toBe("hello Bob");
+  await there.acknowledged();
+  expect(alice.status(there.messageId)).toMatchObject({ state: "acknowledged", recipientId: bob.id });
+  const back = await bob.send(alice.id, { n: 1 });
+  const [answer] = await take(alice, 1);
+  expect(answer?.json()).toEqual({ n: 1 });
+  await back.acknowledged();
+  expect((await receipts.next()).value).toMatchObject({ messageId: there.messageId, state: "delivered" });
+  expect((await receipts.next()).value).toMatchObject({ messageId: there.messageId, state: "acknowledged" });
+});
+
+test("a body arrives as what it was, under the content type given", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const outcomes = await alice.sendMany([
+    { to: bob.id, body: "Grüße" },
+    { to: bob.id, body: Uint8Array.of(0, 255) },
+    { to: bob.id, body: [1, null, "x"] },
+    { to: bob.id, body: "<p>", contentType: "text/html" },
+    { to: bob.id, body: "" },
+  ]);
+  expect(outcomes.map(({ status }) => status)).toEqual(Array(5).fill("fulfilled"));
+  const [text, bytes, json, html, empty] = await take(bob, 5);
+  expect(text?.text()).toBe("Grüße");
+  expect([...(bytes?.body ?? [])]).toEqual([0, 255]);
+  expect(bytes?.contentType).toBe("application/octet-stream");
+  expect(() => bytes?.text()).toThrow(AgentError);
+  expect(json?.json()).toEqual([1, null, "x"]);
+  expect(html?.contentType).toBe("text/html");
+  expect(() => html?.json()).toThrow(AgentError);
+  expect(empty?.body.length).toBe(0);
+});
+
+test("messages to an agent that is away wait for it, in their order", async () => {
+  const bobId = await registered("bob");
+  const alice = await open("alice");
+  for (const text of ["one", "two", "three"]) await alice.send(bobId, text);
+  expect(texts(await take(await open("bob"), 3))).toEqual(["one", "two", "three"]);
+});
+
+test("a thousand messages at once arrive in order, in few batches", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const bodies = Array.from({ length: 1_000 }, (_, n) => `message ${n}`);
+  const received: string[] = [];
+  const reading = (async () => {
+    for await (const message of bob.inbox()) if (received.push(message.text()) === bodies.length) break;
+  })();
+  const outcomes = await alice.sendMany(bodies.map((body) => ({ to: bob.id, body })));
+  expect(outcomes.every(({ status }) => status === "fulfilled")).toBe(true);
+  await reading;
+  expect(received).toEqual(bodies);
+  expect(service.batches.length).toBeLessThan(30);
+});
+
+test("messages that arrive out of order all open", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const held: ItemFrame[] = [];
+  service.onItem = (item) => {
+    held.push(item);
+    return held.length === 5 ? held.reverse() : [];
+  };
+  for (let n = 0; n < 5; n++) await alice.send(bob.id, `${n}`);
+  expect(texts(await take(bob, 5))).toEqual(["4", "3", "2", "1", "0"]);
+});
+
+test("an item that is handed over again is acknowledged again and given to the application once", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  let first: ItemFrame | null = null;
+  service.onItem = (item) => {
+    first ??= item;
+    return [item, item];
+  };
+  const { messageId } = await alice.send(bob.id, "once");
+  expect(texts(await take(bob, 1))).toEqual(["once"]);
+  await until(() => service.acked.length >= 1);
+  service.send(bob.id, [first as unknown as ItemFrame]);
+  await until(() => service.acked.filter((id) => id === messageId).length >= 2);
+  await alice.send(bob.id, "next");
+  expect(texts(await take(bob, 1))).toEqual(["next"]);
+});
+
+test("a message whose handler throws is not acknowledged, and comes again first", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "one");
+  await alice.send(bob.id, "two");
+  const handle = async () => {
+    for await (const message of bob.inbox()) if (message.text() === "one") throw new Error("not now");
+  };
+  await expect(handle()).rejects.toThrow("not now");
+  expect(service.acked).toEqual([]);
+  expect(texts(await take(bob, 2))).toEqual(["one", "two"]);
+  await until(() => service.acked.length === 2);
+});
+
+test("a message that was not handled is there when the agent is opened again, and its item in the mailbox does no harm", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const { messageId } = await alice.send(bob.id, "still here");
+  for await (const _ of bob.inbox()) break;
+  await bob.close();
+  expect(service.account(bob.id).mailbox).toHaveLength(1);
+  const again = await open("bob");
+  expect(texts(await take(again, 1))).toEqual(["still here"]);
+  await until(() => service.acked.includes(messageId));
+});
+
+test("asking for the next message acknowledges the one before", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const first = await alice.send(bob.id, "one");
+  await alice.send(bob.id, "two");
+  const inbox = bob.inbox();
+  await inbox.next();
+  expect(service.acked).toEqual([]);
+  await inbox.next();
+  await until(() => service.acked.length === 1);
+  expect(service.acked).toEqual([first.messageId]);
+});
+
+test("an inbox ends quietly when its signal aborts and when the agent is closed", async () => {
+  const alice = await open("alice");
+  const aborting = new AbortController();
+  const aborted = alice.inbox({ signal: aborting.signal }).next();
+  const closed = alice.inbox().next();
+  aborting.abort();
+  expect((await aborted).done).toBe(true);
+  await alice.close();
+  expect((await closed).done).toBe(true);
+  await expect(alice.send(alice.id, "x")).rejects.toMatchObject({ code: "closed" });
+});
+
+test("an envelope the service refuses is set aside with its code, and the rest of its batch goes at once", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "first contact");
+  service.onSend = (messageIds) =>
+    messageIds.length === 3
+      ? problem(422, "message-id-in-future", {
+          retryable: false,
+          errors: [{ pointer: "/envelopes/1/message_id", code: "message-id-in-future", detail: "" }],
+        })[1]
+      : "accept";
+  const outcomes = await alice.sendMany(["a", "b", "c"].map((body) => ({ to: bob.id, body })));
+  expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+  const { reason } = outcomes[1] as PromiseRejectedResult;
+  expect(reason).toBeInstanceOf(SendRejected);
+  expect(reason).toMatchObject({ code: "message-id-in-future", retryable: false, recipientId: bob.id });
+  expect(alice.status(reason.messageId)).toMatchObject({ state: "rejected", code: "message-id-in-future" });
+  expect(texts(await take(bob, 3))).toEqual(["first contact", "a", "c"]);
+});
+
+test("of a batch that is refused without naming an envelope, only the one at fault is set aside", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "first contact");
+  const bad = new Set<string>();
+  service.onSend = (messageIds) => {
+    if (messageIds.length === 3) bad.add(messageIds[1] ?? "");
+    return messageIds.some((id) => bad.has(id)) ? problem(400, "malformed", { retryable: false })[1] : "accept";
+  };
+  const outcomes = await alice.sendMany(["a", "b", "c"].map((body) => ({ to: bob.id, body })));
+  expect(outcomes.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "fulfilled"]);
+  expect(texts(await take(bob, 3))).toEqual(["first contact", "a", "c"]);
+});
+
+test("while the service is overloaded the same bytes are sent until they are taken", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  service.onSend = (_, batch) => (batch <= 2 ? problem(503, "overloaded", { retryable: true })[1] : "accept");
+  const { messageId } = await alice.send(bob.id, "patience");
+  expect(new Set(service.bytesOf(messageId)).size).toBe(1);
+  expect(service.bytesOf(messageId)).toHaveLength(3);
+  expect(await firstProblem(alice, "trouble")).toMatchObject({ error: { code: "overloaded", retryable: true } });
+});
+
+test("after a lost answer the identical bytes are sent again on the next connection, and the message arrives once", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "first contact");
+  // A receipt would say as much as the answer.
+  service.losesReceipts = true;
+  service.onSend = (messageIds) => {
+    if (service.bytesOf(messageIds[0] ?? "").length > 1) return "accept";
+    setTimeout(() => service.disconnect(alice.id), 5);
+    return "accept-silently";
+  };
+  const sent = await alice.send(bob.id, "only once");
+  const bytes = service.bytesOf(sent.messageId);
+  expect(bytes).toHaveLength(2);
+  expect(new Set(bytes).size).toBe(1);
+  expect(texts(await take(bob, 2))).toEqual(["first contact", "only once"]);
+  service.disconnect(alice.id);
+  await sent.acknowledged();
+});
+
+test("messages sent while the service is away leave when it is back, without being encrypted again", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "first contact");
+  service.isAway = true;
+  service.disconnect(alice.id);
+  await until(() => service.account(alice.id).stream === null);
+  const sending = ["one", "two"].map((text) => alice.send(bob.id, text));
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  service.isAway = false;
+  await Promise.all(sending);
+  expect(texts(await take(bob, 3))).toEqual(["first contact", "one", "two"]);
+});
+
+test("calling a send off does not call the message off once it is stored", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "first contact");
+  service.onSend = () => "ignore";
+  const calledOff = new AbortController();
+  const sending = alice.send(bob.id, "on its way", { signal: calledOff.signal });
+  await until(() => service.batches.length === 2);
+  calledOff.abort();
+  await expect(sending).rejects.toThrow("abort");
+  await alice.close({ drainMsMax: 0 });
+  service.onSend = () => "accept";
+  await open("alice");
+  expect(texts(await take(bob, 2))).toEqual(["first contact", "on its way"]);
+});
+
+test("a send called off before it is stored sends nothing", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await expect(alice.send(bob.id, "never", { signal: AbortSignal.abort() })).rejects.toThrow("abort");
+  await alice.send(bob.id, "something else");
+  expect(texts(await take(bob, 1))).toEqual(["something else"]);
+});
+
+test("a bundle whose answer was lost is claimed again under the same name: one one-time prekey is used", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  service.onRequest = (request, attempt) => (request.includes("/prekeys/") && attempt === 1 ? "drop" : null);
+  await alice.send(bob.id, "hello");
+  expect(service.account(bob.id).oneTimePrekeys).toHaveLength(99);
+  expect(texts(await take(bob, 1))).toEqual(["hello"]);
+});
+
+test("many first messages to one peer at the same time share one bundle and keep their order", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const bodies = ["one", "two", "three", "four"];
+  const outcomes = alice.sendMany(bodies.map((body) => ({ to: bob.id, body })));
+  await new Promise((resolve) => setImmediate(resolve));
+  const later = alice.send(bob.id, "five");
+  await Promise.all([outcomes, later]);
+  expect(texts(await take(bob, 5))).toEqual([...bodies, "five"]);
+  expect(service.account(bob.id).oneTimePrekeys).toHaveLength(99);
+});
+
+test("a bundle that was tampered with is not used", async () => {
+  const [alice, bob, eve] = [await open("alice"), await open("bob"), await open("eve")];
+  const account = service.account(bob.id);
+  account.signedPrekey = service.account(eve.id).signedPrekey;
+  await expect(alice.send(bob.id, "secret")).rejects.toMatchObject({ code: "signature-invalid", messageId: null });
+  expect(service.batches).toEqual([]);
+  account.signedPrekey = null;
+  await expect(alice.send(bob.id, "secret")).rejects.toMatchObject({ code: "prekeys-unavailable" });
+});
+
+test("what cannot be sent is refused before anything is stored", async () => {
+  const alice = await open("alice");
+  const bobId = await registered("bob");
+  const reject = (to: string, body: string) => expect(alice.send(to, body)).rejects;
+  await reject("nobody", "x").toMatchObject({ code: "recipient-malformed" });
+  await reject(alice.id, "x").toMatchObject({ code: "recipient-is-self" });
+  await reject(encodeBase64Url(nodeRandom(32)), "x").toMatchObject({ code: "recipient-unknown", retryable: false });
+  await reject(bobId, "x".repeat(65_536)).toMatchObject({ code: "content-too-large" });
+  await reject(bobId, "\ud800").toMatchObject({ code: "content-malformed" });
+  expect(service.batches).toEqual([]);
+});
+
+test("receipts that were missed are asked for after the next connection", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  service.losesReceipts = true;
+  const sent = await alice.send(bob.id, "hello");
+  await take(bob, 1);
+  await until(() => service.acked.length === 1);
+  expect(alice.status(sent.messageId)?.state).toBe("accepted");
+  service.disconnect(alice.id);
+  await sent.acknowledged();
+});
+
+test("a message that ends without being acknowledged says how", async () => {
+  const bobId = await registered("bob");
+  const alice = await open("alice");
+  const sent = await alice.send(bobId, "hello");
+  service.send(alice.id, [
+    { type: "receipt", status: "discarded", recipientId: bobId, messageId: sent.messageId, at: 1, code: "expired" },
+  ]);
+  await expect(sent.acknowledged()).rejects.toBeInstanceOf(MessageDiscarded);
+  await expect(sent.delivered()).rejects.toMatchObject({ code: "expired", messageId: sent.messageId });
+  expect(alice.status(sent.messageId)).toMatchObject({ state: "discarded", code: "expired" });
+});
+
+test("a newer stream of the same agent stops the older one for good", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "first contact");
+  service.onSend = () => "ignore";
+  const inbox = alice.inbox().next();
+  const sending = alice.send(bob.id, "left behind");
+  await until(() => service.batches.length === 2);
+  service.disconnect(alice.id, 4409);
+  await expect(inbox).rejects.toBeInstanceOf(AgentStopped);
+  await expect(sending).rejects.toMatchObject({ code: "superseded", retryable: false });
+  await expect(alice.send(bob.id, "x")).rejects.toMatchObject({ code: "superseded" });
+  const upgrades = service.requests.length;
+  await new Promise((resolve) => setTimeout(resolve, 400));
+  expect(service.requests).toHaveLength(upgrades);
+  await alice.close();
+  service.onSend = () => "accept";
+  await open("alice");
+  expect(texts(await take(bob, 2))).toEqual(["first contact", "left behind"]);
+});
+
+test("a message that does not open is neither acknowledged nor lost, and is told", async () => {
+  const bob = await open("bob");
+  const stranger = new Stranger(bob);
+  const item = stranger.seal(stranger.message("hello"));
+  service.put(bob.id, { ...item, body: withWrongTag(item.body) });
+  const found = await firstProblem(bob, "not-opened");
+  expect(found).toMatchObject({ item: { code: "auth-failed", isRefused: false, itemId: item.itemId } });
+  expect(service.account(bob.id).mailbox).toHaveLength(1);
+  service.put(bob.id, stranger.seal(stranger.message("another")));
+  expect(texts(await take(bob, 1))).toEqual(["another"]);
+  await until(() => service.acked.length === 1);
+  expect(service.account(bob.id).mailbox.map(({ itemId }) => itemId)).toEqual([item.itemId]);
+  expect(service.refused).toEqual([]);
+});
+
+test("an authentic message without a frame is refused for good, each time it comes, and the ratchet goes on", async () => {
+  const bob = await open("bob");
+  const stranger = new Stranger(bob);
+  const { me, peer } = stranger;
+  const messageId = makeMessageId(Date.now(), nodeRandom);
+  const frame = Buffer.concat([encodeFrame({ contentType: "text/plain", body: Buffer.from("x") }), Buffer.of(1)]);
+  const outgoing = { messageId, recipientId: bob.id, frame, flags: 0 };
+  const clock = { now: Date.now(), random: nodeRandom };
+  if (peer.active === null) throw new Error("no session");
+  const { session, envelope } = sealFrame(nodePrimitives, me, peer.active, outgoing, clock);
+  stranger.peer = { ...peer, active: session };
+  const item = { kind: "message" as const, senderId: me.agentId, itemId: messageId, body: encodeEnvelope(envelope) };
+  service.put(bob.id, item);
+  service.put(bob.id, item);
+  await until(() => service.refused.length === 2);
+  expect(service.refused).toEqual(Array(2).fill({ messageId, code: "bad-padding" }));
+  service.put(bob.id, stranger.seal(stranger.message("fine")));
+  expect(texts(await take(bob, 1))).toEqual(["fine"]);
+});
+
+test("an item that is not the envelope it is said to be is refused for good", async () => {
+  const bob = await open("bob");
+  const stranger = new Stranger(bob);
+  const item = stranger.seal(stranger.message("hello"));
+  service.put(bob.id, { ...item, itemId: makeMessageId(Date.now(), nodeRandom) });
+  service.put(bob.id, { ...item, body: Buffer.from("garbage") });
+  await until(() => service.refused.length === 2);
+  expect(service.refused.map(({ code }) => code)).toEqual(["malformed", "malformed"]);
+});
+
+test("a retry request is left in the mailbox and told", async () => {
+  const bob = await open("bob");
+  const stranger = new Stranger(bob);
+  const itemId = makeMessageId(Date.now(), nodeRandom);
+  service.put(bob.id, { kind: "retry", senderId: stranger.me.agentId, itemId, body: Buffer.from("{}") });
+  expect(await firstProblem(bob, "not-opened")).toMatchObject({ item: { code: "retry-request", itemId } });
+  expect(service.account(bob.id).mailbox).toHaveLength(1);
+});
+
+test("a message in repair of one that was delivered is acknowledged and dropped; of a lost one it is delivered, once", async () => {
+  const bob = await open("bob");
+  const stranger = new Stranger(bob);
+  const [delivered, lost] = [stranger.message("hello"), stranger.message("lost")];
+  service.put(bob.id, stranger.seal(delivered));
+  await take(bob, 1);
+  const repairOf = ({ messageId }: Message, text: string) =>
+    stranger.seal(stranger.message(text, `text/plain; in-repair-of=${messageId}`));
+  const repeated = repairOf(delivered, "hello");
+  const lostItem = stranger.seal(lost);
+  service.put(bob.id, repeated);
+  service.put(bob.id, repairOf(lost, "found"));
+  service.put(bob.id, lostItem);
+  service.put(bob.id, stranger.seal(stranger.message("last")));
+  const [found, last] = await take(bob, 2);
+  expect([found?.text(), found?.contentType, last?.text()]).toEqual(["found", "text/plain", "last"]);
+  await until(() => service.account(bob.id).mailbox.length === 0);
+  expect(service.acked).toContain(repeated.itemId);
+  expect(service.acked).toContain(lostItem.itemId);
+});
+
+test("one who only talks is answered by a control message that no application sees, and drops its initiation", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const listening = alice.inbox().next();
+  const count = 15;
+  await alice.sendMany(Array.from({ length: count }, (_, n) => ({ to: bob.id, body: `${n}` })));
+  await take(bob, count);
+  await until(() => service.acked.length === count + 1);
+  const before = service.sent.length;
+  await alice.send(bob.id, "short");
+  const [long, short] = [service.sent[0], service.sent[before]].map((one) => one?.bytes.length ?? 0);
+  expect(short).toBeLessThan((long ?? 0) - 80);
+  expect(await Promise.race([listening, "nothing"])).toBe("nothing");
+});
+
+test("an envelope too old to be taken is said anew under a new id when the service does not know it", async () => {
+  const bobId = await registered("bob");
+  const alice = await open("alice");
+  await alice.send(bobId, "first contact");
+  service.onSend = () => "ignore";
+  const [lost, known] = [alice.send(bobId, "lost"), alice.send(bobId, "known")];
+  for (const sending of [lost, known]) sending.catch(() => {});
+  await until(() => service.batches.length === 2);
+  const [lostId = "", knownId = ""] = service.batches[1] ?? [];
+  await alice.close({ drainMsMax: 0 });
+  const database = new DatabaseSync(join(folder, "alice.db"));
+  database.exec(`UPDATE outbox SET created_at = created_at - ${7 * 86_400_000} WHERE state = 0`);
+  database.close();
+  service.messages.set(knownId, {
+    senderId: alice.id,
+    recipientId: bobId,
+    bytes: nodeRandom(1),
+    status: "acknowledged",
+    code: null,
+  });
+  service.onSend = () => "accept";
+  const again = await open("alice");
+  const bob = await open("bob");
+  expect(texts(await take(bob, 2))).toEqual(["first contact", "lost"]);
+  expect(again.status(lostId)).toMatchObject({ state: "rejected", code: "message-id-too-old" });
+  expect(again.status(knownId)).toMatchObject({ state: "acknowledged" });
+  expect(service.bytesOf(lostId)).toHaveLength(1);
+});
+
+test("an agent is registered once, with a signed prekey and a hundred one-time prekeys, and is filled up when they run low", async () => {
+  const bob = await open("bob");
+  const account = service.account(bob.id);
+  expect(account.signedPrekey).not.toBeNull();
+  expect(account.oneTimePrekeys).toHaveLength(100);
+  await bob.close();
+  account.oneTimePrekeys.splice(0, 85);
+  const again = await open("bob");
+  expect(again.id).toBe(bob.id);
+  await until(() => account.oneTimePrekeys.length === 100);
+  expect(service.requests.filter((request) => request === "POST /messaging/agents")).toHaveLength(1);
+});
+
+test("an agent whom the service has forgotten registers again with new uploads of its prekeys", async () => {
+  const bobId = await registered("bob");
+  service.accounts.delete(bobId);
+  const bob = await open("bob");
+  await until(() => service.account(bobId).oneTimePrekeys.length === 100);
+  const alice = await open("alice");
+  await alice.send(bobId, "welcome back");
+  expect(texts(await take(bob, 1))).toEqual(["welcome back"]);
+});
+
+test("a signature that comes too early for the service's memory is made again", async () => {
+  service.onRequest = (_, attempt) => (attempt === 1 ? problem(401, "sign-again") : null);
+  const alice = await open("alice");
+  expect(service.account(alice.id).oneTimePrekeys).toHaveLength(100);
+});
+
+test("a clock that is wrong is named with both times", async () => {
+  const server_time = "2020-01-01T00:00:00.000Z";
+  service.onRequest = () => problem(401, "signature-expired", { server_time });
+  const opening = Agent.open({ url: service.url, storePath: join(folder, "late.db") });
+  await expect(opening).rejects.toBeInstanceOf(ClockSkew);
+  await expect(opening).rejects.toMatchObject({ code: "clock-skew", serviceTime: Date.parse(server_time) });
+  await expect(opening).rejects.toThrow(server_time);
+});
+
+test("opening waits for the first contact, says that the service is away, and can be called off", async () => {
+  service.onRequest = () => problem(503, "unavailable");
+  const options = { url: service.url, storePath: join(folder, "early.db") };
+  await expect(Agent.open({ ...options, signal: AbortSignal.timeout(50) })).rejects.toThrow("timeout");
+  let asked = 0;
+  service.onRequest = () => (asked++ < 2 ? problem(503, "unavailable") : null);
+  await (await Agent.open(options)).close();
+  const other = { ...options, storePath: join(folder, "other.db") };
+  service.onRequest = () => problem(403, "agent-suspended");
+  await expect(Agent.open(other)).rejects.toMatchObject({
+    code: "agent-suspended",
+    status: 403,
+  });
+  await expect(Agent.open({ ...other, url: "ftp://x" })).rejects.toMatchObject({ code: "url-malformed" });
+});
+
+test("an agent that is registered opens without the service, and keeps what it is given until it is back", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "first contact");
+  await alice.close();
+  service.isAway = true;
+  service.onRequest = () => problem(503, "unavailable");
+  const away = await Agent.open({ url: service.url, storePath: join(folder, "alice.db") });
+  const stored = away.send(bob.id, "later");
+  stored.catch(() => {});
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  await away.close();
+  await expect(stored).rejects.toMatchObject({ code: "closed" });
+  service.isAway = false;
+  service.onRequest = () => null;
+  await open("alice");
+  expect(texts(await take(bob, 2))).toEqual(["first contact", "later"]);
+});
+
+test("an agent that was suspended stops", async () => {
+  const alice = await open("alice");
+  service.onRequest = (request) => (request.includes("/stream") ? problem(403, "agent-suspended") : null);
+  const inbox = alice.inbox().next();
+  service.disconnect(alice.id, 4401);
+  await expect(inbox).rejects.toMatchObject({ code: "agent-suspended" });
+});
+
+test("neither content nor the identity's key stands in any file of a store while agents talk", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const canary = "the canary of the two agents sings";
+  await alice.send(bob.id, canary);
+  for await (const message of bob.inbox()) {
+    expect(message.text()).toBe(canary);
+    break;
+  }
+  const files = readdirSync(folder).filter((name) => !name.endsWith(".key"));
+  expect(files.length).toBeGreaterThan(4);
+  for (const name of files) expect(readFileSync(join(folder, name)).includes(canary), name).toBe(false);
+});
+
+function withWrongTag(body: Uint8Array): Uint8Array {
+  const envelope = decodeEnvelope(body);
+  return encodeEnvelope({ ...envelope, authTag: envelope.authTag.map((byte) => byte ^ 1) });
+}

@@ -1,0 +1,154 @@
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { beforeEach, expect, onTestFinished, test } from "vitest";
+import { decodeEnvelope } from "../protocol/envelope.ts";
+import { Agent } from "./agent.ts";
+import { FakeService } from "./fake-service.ts";
+
+const SCRIPT = resolve(import.meta.dirname, "crash-agent.ts");
+
+let service: FakeService;
+let folder: string;
+
+beforeEach(async () => {
+  service = await FakeService.start();
+  folder = mkdtempSync(join(tmpdir(), "sealpost-crash-"));
+  return async () => {
+    await service.stop();
+    rmSync(folder, { recursive: true });
+  };
+});
+
+const storePath = (name: string) => join(folder, `${name}.db`);
+
+async function open(name: string): Promise<Agent> {
+  const agent = await Agent.open({ url: service.url, storePath: storePath(name) });
+  onTestFinished(() => agent.close());
+  await agent.connected();
+  return agent;
+}
+
+interface Victim {
+  readonly process: ChildProcess;
+  readonly lines: string[];
+  /** SIGKILL, and waits. */
+  kill(): Promise<void>;
+}
+
+async function start(name: string, recipient: string, first: number): Promise<Victim> {
+  const args = [SCRIPT, service.url, storePath(name), recipient, `${first}`];
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
+  const ended = once(child, "exit");
+  const lines: string[] = [];
+  let rest = "";
+  child.stdout.on("data", (chunk: Buffer) => {
+    const parts = (rest + chunk.toString()).split("\n");
+    rest = parts.pop() ?? "";
+    lines.push(...parts);
+  });
+  const kill = async () => {
+    child.kill("SIGKILL");
+    await ended;
+  };
+  onTestFinished(kill);
+  await until(() => lines.some((line) => line.startsWith("open ")));
+  return { process: child, lines, kill };
+}
+
+async function until(condition: () => boolean): Promise<void> {
+  const end = Date.now() + 10_000;
+  while (!condition()) {
+    if (Date.now() > end) throw new Error("it did not come true in ten seconds");
+    await new Promise((resolve) => setTimeout(resolve, 2));
+  }
+}
+
+const numbers = (lines: readonly string[], word: string) =>
+  lines.filter((line) => line.startsWith(`${word} `)).map((line) => Number(line.slice(word.length + 1)));
+
+/** One message id, one ciphertext; one place in a chain, one message: nothing was ever encrypted twice. */
+function expectNothingEncryptedTwice(): void {
+  const places = new Map<string, string>();
+  const bytesOf = new Map<string, string>();
+  for (const { messageId, bytes } of service.sent) {
+    const { sessionId, dhPublicKey, sendCounter } = decodeEnvelope(bytes);
+    const place = [sessionId, dhPublicKey].map((part) => Buffer.from(part).toString("hex")).join() + sendCounter;
+    const text = Buffer.from(bytes).toString("hex");
+    expect(bytesOf.get(messageId) ?? text).toBe(text);
+    expect(places.get(place) ?? messageId).toBe(messageId);
+    bytesOf.set(messageId, text);
+    places.set(place, messageId);
+  }
+  expect(places.size).toBeGreaterThan(0);
+}
+
+test("a sender killed at any moment loses nothing it was told is accepted, repeats nothing, and encrypts nothing twice", async () => {
+  const bob = await open("bob");
+  const received: number[] = [];
+  const reading = (async () => {
+    for await (const message of bob.inbox()) received.push(Number(message.text()));
+  })();
+  let first = 0;
+  const accepted: number[] = [];
+  for (let round = 0; round < 6; round++) {
+    // Every other round dies with a batch unanswered, whatever its moment.
+    let killAt = Number.POSITIVE_INFINITY;
+    const victim = await start("alice", bob.id, first);
+    const dead = new Promise<void>((resolve) => {
+      const die = () => void victim.kill().then(resolve);
+      killAt = service.batches.length + 3 + round;
+      service.onSend = (_, batch) => {
+        if (batch < killAt) return "accept";
+        if (batch === killAt) setTimeout(die, round % 2 === 0 ? 0 : Math.random() * 10);
+        return round % 2 === 0 ? (round === 0 ? "ignore" : "accept-silently") : "accept";
+      };
+    });
+    await dead;
+    accepted.push(...numbers(victim.lines, "accepted"));
+    first = Math.max(...numbers(victim.lines, "trying"), -1) + 1;
+  }
+  service.onSend = () => "accept";
+  const alice = await open("alice");
+  await alice.send(bob.id, `${first}`);
+  await until(() => received.includes(first));
+  expect(accepted.length).toBeGreaterThan(6);
+  for (const number of accepted) expect(received).toContain(number);
+  expect(new Set(received).size).toBe(received.length);
+  expect([...received].sort((a, b) => a - b)).toEqual(received);
+  expectNothingEncryptedTwice();
+  await bob.close();
+  await reading;
+}, 60_000);
+
+test("a receiver killed at any moment handles every message, and everything is acknowledged in the end", async () => {
+  const alice = await open("alice");
+  const handled: number[] = [];
+  let bobId = "";
+  let sent = 0;
+  for (let round = 0; round < 5; round++) {
+    const victim = await start("bob", "", 0);
+    bobId = victim.lines[0]?.slice("open ".length) ?? "";
+    const mark = sent;
+    await alice.sendMany(Array.from({ length: 40 }, () => ({ to: bobId, body: `${sent++}` })));
+    // From "just delivered" to "in the middle of handling".
+    if (round > 0) await until(() => numbers(victim.lines, "handled").some((number) => number >= mark));
+    await victim.kill();
+    handled.push(...numbers(victim.lines, "handled"));
+  }
+  const bob = await open("bob");
+  await alice.send(bob.id, `${sent}`);
+  for await (const message of bob.inbox()) {
+    handled.push(Number(message.text()));
+    if (message.text() === `${sent}`) {
+      await message.ack();
+      break;
+    }
+  }
+  for (let number = 0; number <= sent; number++) expect(handled).toContain(number);
+  await until(() => service.account(bobId).mailbox.length === 0);
+  expect(service.refused).toEqual([]);
+  expectNothingEncryptedTwice();
+}, 60_000);

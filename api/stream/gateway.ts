@@ -180,6 +180,7 @@ export class Gateway {
     this.#draining = true;
     for (const connection of this.#open) connection.goAway("restart");
     await this.#closedWithin(this.#times.graceMs);
+    const held = [...this.#connections.values()].map((connection) => this.#presenceOf(connection));
     for (const connection of this.#open) connection.close(CLOSE_RESTART, "going away");
     await this.#closedWithin(FAREWELL_MS_MAX);
     for (const connection of this.#open) connection.terminate();
@@ -187,6 +188,8 @@ export class Gateway {
     clearInterval(this.#pinging);
     clearTimeout(this.#sweeping);
     for (const polls of this.#polls.values()) for (const resolve of polls) resolve();
+    // Each close releases its own, too; whoever waits for us closes Redis next.
+    await orIfAway(this.#deps.presence.release(held), undefined);
     await Promise.race([this.#reporter.close(), delay(FAREWELL_MS_MAX)]);
     this.#subscription.close();
   }

@@ -71,11 +71,6 @@ export const problems = {
     title: "The envelope's sender is not the agent that sends it.",
     fix: "An agent sends only its own envelopes: sender_id must be the caller's agent id.",
   },
-  "wrong-recipient": {
-    status: 403,
-    title: "The item is not addressed to the agent that asks.",
-    fix: "Use the recipient's own connection.",
-  },
   "message-id-too-old": {
     status: 422,
     title: "The time in message_id is more than 7 days ago.",

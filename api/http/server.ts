@@ -11,44 +11,63 @@ export interface HttpServer {
   readonly url: string;
   /** For the gateway, which takes its upgrades. */
   readonly server: Server;
-  /** Takes no new connections, lets running requests end, and cuts what is left after `CLOSE_MS_MAX`. */
+  /** Takes no new connections, lets running requests end, and cuts what is left after `closeMax`. */
   close(): Promise<void>;
 }
 
 /** Signature headers have some 400 bytes; half of Node's default leaves room for what proxies add. */
 const HEADER_BYTES_MAX = 8 * 1024;
 
-/** Slower headers than this are an attack (slow loris), not a network. */
-const HEADERS_MS_MAX = 10_000;
+/** In milliseconds; tests are in more of a hurry. */
+export interface HttpTimes {
+  /** Slower headers than this are an attack (slow loris), not a network. */
+  readonly headersMax: number;
+  /** For a whole request of up to 8 MiB: 280 KB/s. */
+  readonly requestMax: number;
+  /** Longer than load balancers keep idle connections (60 s by default), so that it is they who close. */
+  readonly keepAlive: number;
+  /** A client that neither sends nor reads: longer than the longest poll waits. */
+  readonly silentMax: number;
+  /** How long a close waits for running requests: a third of what orchestrators grant by default, the rest is for what else must end. */
+  readonly closeMax: number;
+}
 
-/** For a whole request of up to 8 MiB: 280 KB/s. */
-const REQUEST_MS_MAX = 30_000;
+const TIMES: HttpTimes = {
+  headersMax: 10_000,
+  requestMax: 30_000,
+  keepAlive: 65_000,
+  silentMax: 70_000,
+  closeMax: 10_000,
+};
 
-/** Longer than load balancers keep idle connections (60 s by default), so that it is they who close. */
-const KEEP_ALIVE_MS = 65_000;
+const IDLE_CHECK_MS = 20;
 
-/** A client that neither sends nor reads: longer than the longest poll waits. */
-const SILENT_MS_MAX = 70_000;
-
-/** As long as a poll may wait, less than orchestrators grant by default (30 s) with what else must end. */
-const CLOSE_MS_MAX = 10_000;
+/** How often slow requests are looked for. */
+const CHECKS_PER_TIMEOUT = 5;
 
 /** @throws what `listen` fails with: the port is taken, or not allowed. */
 export async function startHttp(
   listener: RequestListener,
   { port, host }: { readonly port: number; readonly host: string },
+  times: Partial<HttpTimes> = {},
 ): Promise<HttpServer> {
+  const { headersMax, requestMax, keepAlive, silentMax, closeMax } = { ...TIMES, ...times };
   const server = createServer(
     {
       maxHeaderSize: HEADER_BYTES_MAX,
-      headersTimeout: HEADERS_MS_MAX,
-      requestTimeout: REQUEST_MS_MAX,
-      keepAliveTimeout: KEEP_ALIVE_MS,
-      connectionsCheckingInterval: 2_000,
+      headersTimeout: headersMax,
+      requestTimeout: requestMax,
+      keepAliveTimeout: keepAlive,
+      connectionsCheckingInterval: headersMax / CHECKS_PER_TIMEOUT,
     },
     listener,
   );
-  server.setTimeout(SILENT_MS_MAX);
+  server.setTimeout(silentMax);
+  const sockets = new Set<Socket>();
+  server.on("connection", (socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
   server.on("clientError", (error: NodeJS.ErrnoException, socket) => refuseUnreadable(error, socket as Socket));
   server.listen(port, host);
   await once(server, "listening");
@@ -56,16 +75,21 @@ export async function startHttp(
   return {
     url: `http://${host.includes(":") ? `[${host}]` : host}:${actualPort}`,
     server,
-    close: () => closeServer(server),
+    close: () => closeServer(server, sockets, closeMax),
   };
 }
 
-async function closeServer(server: Server): Promise<void> {
+async function closeServer(server: Server, sockets: ReadonlySet<Socket>, closeMax: number): Promise<void> {
   const { promise, resolve } = Promise.withResolvers<void>();
   server.close(() => resolve());
-  server.closeIdleConnections();
-  const cut = setTimeout(() => server.closeAllConnections(), CLOSE_MS_MAX);
+  // A connection whose request ends after the close began would be kept alive.
+  const idle = setInterval(() => server.closeIdleConnections(), IDLE_CHECK_MS);
+  // Upgraded ones are no longer the server's, but it waits for them all the same.
+  const cut = setTimeout(() => {
+    for (const socket of sockets) socket.destroy();
+  }, closeMax);
   await promise;
+  clearInterval(idle);
   clearTimeout(cut);
 }
 

@@ -1,0 +1,170 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { addAgent, type InMemoryService, inMemoryService } from "../../tests/in-memory-service.ts";
+import { newIdentity } from "../../tests/signing.ts";
+import { problemCodes } from "../problem.ts";
+import { codesOf, openApiDocument, servedRoutes } from "./openapi.ts";
+import { envelope } from "./schemas.ts";
+
+let service: InMemoryService;
+let served: Document;
+let text: string;
+
+interface Document {
+  readonly openapi: string;
+  readonly paths: Record<string, Record<string, Operation>>;
+  readonly components: { readonly schemas: Record<string, unknown> };
+}
+
+interface Operation {
+  readonly operationId: string;
+  readonly security: unknown[];
+  readonly parameters?: readonly { name: string; in: string }[];
+  readonly requestBody?: { content: Record<string, { schema: { $ref: string } }> };
+  readonly responses: Record<
+    string,
+    { description: string; content?: Record<string, { examples?: Record<string, { value: { code: string } }> }> }
+  >;
+}
+
+beforeAll(async () => {
+  service = await inMemoryService();
+  const response = await fetch(`${service.http.url}/openapi.json`);
+  expect(response.headers.get("content-type")).toBe("application/json");
+  text = await response.text();
+  served = JSON.parse(text);
+});
+afterAll(() => service.http.close());
+
+const methods = ["get", "post", "put", "delete", "patch"] as const;
+const operations = () =>
+  Object.entries(served.paths).flatMap(([path, item]) =>
+    Object.entries(item).map(([method, operation]) => ({ path, method, operation })),
+  );
+
+test("what is served is what is made from the routes", () => {
+  expect(served.openapi).toBe("3.1.0");
+  expect(served).toEqual(JSON.parse(JSON.stringify(openApiDocument())));
+  expect(operations()).toHaveLength(servedRoutes.length);
+});
+
+test("the calls of the design are there", () => {
+  expect(
+    operations()
+      .map(({ path, method }) => `${method} ${path}`)
+      .toSorted(),
+  ).toEqual([
+    "get /healthz",
+    "get /messaging/messages/{id}",
+    "get /messaging/prekeys/{recipient}",
+    "get /messaging/receive",
+    "get /messaging/stream",
+    "get /metrics",
+    "get /openapi.json",
+    "get /readyz",
+    "post /messaging/acknowledge",
+    "post /messaging/agents",
+    "post /messaging/messages/status",
+    "post /messaging/prekeys/{recipient}",
+    "post /messaging/send",
+    "post /messaging/upload-prekeys",
+  ]);
+});
+
+test("every documented call is served, and no other method of its path", async () => {
+  for (const [path, item] of Object.entries(served.paths)) {
+    for (const method of methods) {
+      const url =
+        service.http.url +
+        path.replace("{id}", "0198c0de-7a11-7b2c-9d3e-4f5061728394").replace("{recipient}", service.bob.agentId);
+      const response = await fetch(url, { method: method.toUpperCase() });
+      await response.arrayBuffer();
+      if (item[method] === undefined) expect(response.status, `${method} ${path}`).toBe(405);
+      else expect([404, 405], `${method} ${path}`).not.toContain(response.status);
+    }
+  }
+});
+
+test("a call that must be signed says so, and refuses who did not", async () => {
+  for (const { path, method, operation } of operations()) {
+    if (operation.security.length === 0) continue;
+    const headers = { "content-type": "application/json" };
+    const response = await fetch(service.http.url + path, { method: method.toUpperCase(), headers });
+    expect(((await response.json()) as { code: string }).code, `${method} ${path}`).toBe("signature-missing");
+    expect(Object.keys(operation.responses["401"]?.content?.["application/problem+json"]?.examples ?? {})).toContain(
+      "signature-missing",
+    );
+  }
+});
+
+test("every call says what it answers and with which problems, each with an example", () => {
+  for (const { operation } of operations()) {
+    expect(Object.keys(operation.responses).some((status) => Number(status) < 300)).toBe(true);
+    for (const [status, { description, content }] of Object.entries(operation.responses)) {
+      expect(description).toBeTruthy();
+      for (const [code, { value }] of Object.entries(content?.["application/problem+json"]?.examples ?? {})) {
+        expect(value).toMatchObject({ code, status: Number(status) });
+      }
+    }
+  }
+});
+
+test("the example of every body is taken by its schema", () => {
+  const bodies = servedRoutes.flatMap(({ request }) => request.body ?? []);
+  expect(bodies.length).toBeGreaterThan(4);
+  for (const body of bodies) {
+    const { id, example } = body.meta() ?? {};
+    if (example !== undefined) expect(body.safeParse(example), String(id)).toMatchObject({ success: true });
+  }
+  expect(envelope.safeParse(envelope.meta()?.example)).toMatchObject({ success: true });
+});
+
+test("operation ids and paths' parameters are complete", () => {
+  const ids = operations().map(({ operation }) => operation.operationId);
+  expect(new Set(ids).size).toBe(ids.length);
+  for (const { path, operation } of operations()) {
+    const named = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
+    const declared = (operation.parameters ?? [])
+      .filter((parameter) => parameter.in === "path")
+      .map(({ name }) => name);
+    expect(declared).toEqual(named);
+  }
+});
+
+test("every problem code can be the answer of some call", () => {
+  const possible = new Set(servedRoutes.flatMap((route) => [...codesOf(route)]));
+  // Answers to what is no call.
+  const others = ["not-found", "method-not-allowed"] as const;
+  expect([...possible, ...others].toSorted()).toEqual(problemCodes.toSorted());
+});
+
+test("envelopes, prekeys and problems are described member by member", () => {
+  const { Envelope, Problem, SignedPrekey } = served.components.schemas as Record<
+    string,
+    { properties: object; additionalProperties: unknown }
+  >;
+  expect(Object.keys(Envelope?.properties ?? {})).toEqual([
+    "message_id",
+    "sender_id",
+    "recipient_id",
+    "session_id",
+    "send_counter",
+    "previous_counter",
+    "dh_public_key",
+    "nonce",
+    "ciphertext",
+    "auth_tag",
+    "timestamp",
+    "flags",
+    "initiation",
+  ]);
+  expect(Envelope?.additionalProperties).toBe(false);
+  expect(Object.keys(SignedPrekey?.properties ?? {})).toEqual(["id", "created_at", "public_key", "signature"]);
+  expect(Object.keys(Problem?.properties ?? {})).toContain("retryable");
+});
+
+test("a suspended agent's answer has the shape of a problem", async () => {
+  const carol = newIdentity();
+  addAgent(service.ports, carol, "suspended");
+  const { json, status } = await service.get(carol, "/messaging/receive");
+  expect([status, json.code]).toEqual([403, "agent-suspended"]);
+});

@@ -190,7 +190,10 @@ export class Gateway {
     for (const polls of this.#polls.values()) for (const resolve of polls) resolve();
     // Each close releases its own, too; whoever waits for us closes Redis next.
     await orIfAway(this.#deps.presence.release(held), undefined);
-    await Promise.race([this.#reporter.close(), delay(FAREWELL_MS_MAX)]);
+    const late = Promise.withResolvers<void>();
+    const timer = setTimeout(late.resolve, FAREWELL_MS_MAX);
+    await Promise.race([this.#reporter.close(), late.promise]);
+    clearTimeout(timer);
     this.#subscription.close();
   }
 

@@ -28,11 +28,11 @@ export interface WindowLimits {
  * 256 items and 4 MiB: enough to keep a client busy over a round trip of 50 ms at 5,000 items a second, few enough that ten
  * thousand stalled clients with small messages fit into memory, and little enough to send again after a lost connection.
  */
-export const WINDOW: WindowLimits = { itemsMax: 256, bytesMax: 4 * 1024 * 1024 };
+const WINDOW: WindowLimits = { itemsMax: 256, bytesMax: 4 * 1024 * 1024 };
 
 /** Rows of one read: a window is filled with two, and a read does not hold the memory of a window. */
-export const READ_ITEMS_MAX = 128;
-export const READ_BYTES_MAX = 1024 * 1024;
+const READ_ITEMS_MAX = 128;
+const READ_BYTES_MAX = 1024 * 1024;
 
 export type DeliveryEvent =
   /** The connection stands and its presence is set. */

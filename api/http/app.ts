@@ -172,9 +172,11 @@ function write(response: Response, method: string, reply: Reply, deps: HttpDeps)
 }
 
 function refuse(deps: HttpDeps, thrown: unknown, request: IncomingMessage, response: Response): void {
+  // Nobody is there to be told; that a client goes away in the middle of its body is no failure of ours.
+  if (response.destroyed) return;
   const error = isUndecodablePath(thrown) ? new ApiRefusal("malformed", { field: "@path" }) : thrown;
   const problem = problemOf(error, deps.now());
-  if (problem.code === "internal" && !request.destroyed) deps.onBug(error);
+  if (problem.code === "internal") deps.onBug(error);
   deps.counted(counterFor(problem, error), 1);
   if (response.headersSent) {
     response.destroy();

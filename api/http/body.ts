@@ -20,7 +20,8 @@ export async function readBody(request: IncomingMessage): Promise<Uint8Array | n
   if (Number(request.headers["content-length"] ?? "0") > BODY_BYTES_MAX) throw tooLarge();
   const chunks: Buffer[] = [];
   let size = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
+  // Not destroyed when it is too large: the answer goes over the same socket.
+  for await (const chunk of request.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
     size += chunk.length;
     if (size > BODY_BYTES_MAX) throw tooLarge();
     chunks.push(chunk);

@@ -417,7 +417,11 @@ test("a bug is answered without its inside, and handed to the log", async () => 
   const answer = await broken.get(broken.alice, `/messaging/messages/${randomUUID()}`);
   expect(answer.problem).toMatchObject({ status: 500, code: "internal", retryable: true });
   expect(JSON.stringify(answer.json)).not.toContain("diary");
-  expect(broken.ports.bugs).toEqual([secret]);
+  const posted = await broken.post(broken.alice, "/messaging/messages/status", {
+    messages: [{ message_id: randomUUID() }],
+  });
+  expect(posted.problem).toMatchObject({ status: 500, code: "internal" });
+  expect(broken.ports.bugs).toEqual([secret, secret]);
   await broken.http.close();
 });
 

@@ -1,0 +1,74 @@
+import { expect, test } from "vitest";
+import { inMemoryPorts } from "../in-memory-ports.ts";
+import { type ReceiveDeps, receive, type StoredItem } from "./receive.ts";
+
+const caller = { agentId: "bob" };
+const item = (seq: number): StoredItem => ({
+  seq,
+  kind: "message",
+  senderId: "alice",
+  itemId: `id-${seq}`,
+  body: new Uint8Array(),
+});
+
+function given(overrides: Partial<ReceiveDeps> = {}) {
+  const ports = inMemoryPorts();
+  const box: StoredItem[] = [];
+  ports.mailboxes.set(caller.agentId, box);
+  const gone = new AbortController();
+  const ask = (input: { afterSeq?: number; limit?: number; waitMs?: number } = {}) =>
+    receive({ ...ports, ...overrides }, caller, { afterSeq: 0, limit: 100, waitMs: 0, signal: gone.signal, ...input });
+  return { ports, box, ask, gone };
+}
+
+test("pages follow each other without a hole, and the last one's cursor is the mailbox's last seq", async () => {
+  const { box, ask } = given();
+  box.push(...[2, 5, 6, 9].map(item));
+  const first = await ask({ limit: 2 });
+  expect([first.items.map(({ seq }) => seq), first.cursor]).toEqual([[2, 5], 5]);
+  const second = await ask({ limit: 2, afterSeq: first.cursor });
+  expect([second.items.map(({ seq }) => seq), second.cursor]).toEqual([[6, 9], 9]);
+});
+
+test("an empty mailbox whose items have all ended continues at its last seq", async () => {
+  const { ask } = given({ readMailbox: async () => ({ items: [], lastSeq: 42, end: true }) });
+  expect(await ask({ afterSeq: 40 })).toEqual({ items: [], cursor: 42, lastSeq: 42 });
+});
+
+test("it waits no longer than asked, however often it is woken for nothing", async () => {
+  let now = 0;
+  let waits = 0;
+  const waitForMail = async () => {
+    waits++;
+    now += 400;
+  };
+  const { ask } = given({ now: () => now, waitForMail });
+  expect((await ask({ waitMs: 1_000 })).items).toEqual([]);
+  expect([waits, now]).toEqual([3, 1_200]);
+});
+
+test("it answers at once when there is mail, and does not wait", async () => {
+  const { box, ask } = given({ waitForMail: () => Promise.reject(new Error("it waited")) });
+  box.push(item(1));
+  expect((await ask({ waitMs: 30_000 })).items).toHaveLength(1);
+});
+
+test("mail that came while it waited is found", async () => {
+  const { box, ask } = given({
+    waitForMail: async () => {
+      box.push(item(1));
+    },
+  });
+  expect((await ask({ waitMs: 30_000 })).items).toHaveLength(1);
+});
+
+test("it ends when the client has gone", async () => {
+  const { ask, gone } = given({ waitForMail: async () => gone.abort() });
+  expect((await ask({ waitMs: 30_000 })).items).toEqual([]);
+});
+
+test("while the agent has a stream it is refused, and nothing is read", async () => {
+  const { ports, ask } = given({ readMailbox: () => Promise.reject(new Error("it read")) });
+  ports.streaming.add(caller.agentId);
+  await expect(ask()).rejects.toMatchObject({ code: "stream-open" });
+});

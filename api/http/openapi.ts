@@ -29,7 +29,7 @@ export function codesOf({ signedBy, request, refuses }: Route): ReadonlySet<Prob
   ]);
 }
 
-export const document = route({
+const document = route({
   method: "GET",
   path: "/openapi.json",
   operationId: "openapi",

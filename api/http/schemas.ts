@@ -46,7 +46,7 @@ function textLength(bytes: number): number {
   return Math.ceil((bytes * 4) / 3);
 }
 
-export const agentId = z.string().refine(isAgentId, { error: "not an agent id: 43 characters of base64url" }).meta({
+const agentId = z.string().refine(isAgentId, { error: "not an agent id: 43 characters of base64url" }).meta({
   id: "AgentId",
   description: "RFC 7638 thumbprint of the agent's Ed25519 key",
   pattern: "^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]$",
@@ -58,7 +58,7 @@ const uuid = z
   .refine(isUuid, { error: "not a UUID in lower case" })
   .meta({ id: "Uuid", format: "uuid", pattern: "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$", example: exampleId });
 
-export const messageId = uuid.meta({
+const messageId = uuid.meta({
   id: "MessageId",
   description: "UUIDv7 made by the sender; unique per sender",
   format: "uuid",

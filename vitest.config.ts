@@ -2,19 +2,39 @@ import { defineConfig } from "vitest/config";
 
 const folders = "{api,bench,bin,consumers,infra,jobs,protocol,schemas,sdk,store,streams,tests}";
 
-/** `*.test.ts` needs no server; `*.server.test.ts` runs against the real ones, started once for the whole run. */
+/**
+ * `*.test.ts` needs no server; `*.server.test.ts` shares real ones, started once for the run; `*.e2e.test.ts` runs the whole service
+ * on servers of its own, one file after the other, when the rest is done.
+ */
 export default defineConfig({
   test: {
     passWithNoTests: false,
     maxWorkers: 2,
     projects: [
-      { test: { name: "unit", include: [`${folders}/**/*.test.ts`], exclude: ["**/*.server.test.ts"] } },
+      {
+        test: {
+          name: "unit",
+          include: [`${folders}/**/*.test.ts`],
+          exclude: ["**/*.server.test.ts", "**/*.e2e.test.ts"],
+          testTimeout: 30_000,
+        },
+      },
       {
         test: {
           name: "servers",
           include: [`${folders}/**/*.server.test.ts`],
           globalSetup: ["tests/global-setup.ts"],
           testTimeout: 60_000,
+          hookTimeout: 180_000,
+        },
+      },
+      {
+        test: {
+          name: "e2e",
+          include: [`${folders}/**/*.e2e.test.ts`],
+          fileParallelism: false,
+          sequence: { groupOrder: 1 },
+          testTimeout: 180_000,
           hookTimeout: 180_000,
         },
       },

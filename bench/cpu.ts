@@ -11,7 +11,8 @@ export function cpuSeconds(pid: number): number {
   return [pid, ...childrenOf(pid)].reduce((sum, each) => sum + ownCpuSeconds(each), 0);
 }
 
-function ownCpuSeconds(pid: number): number {
+/** Of the process alone. */
+export function ownCpuSeconds(pid: number): number {
   const fields = statFields(pid);
   return fields === null ? 0 : (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
 }

@@ -54,7 +54,10 @@ function boundaries(): Outcome {
     const { ok, output } = run("biome", ["lint", `--stdin-file-path=${file}`], source);
     return ok || !output.includes(rule ?? "noRestrictedImports");
   });
-  return { ok: missed.length === 0, output: missed.map(({ file, source }) => `not refused: ${file}\n${source}`).join("") };
+  return {
+    ok: missed.length === 0,
+    output: missed.map(({ file, source }) => `not refused: ${file}\n${source}`).join(""),
+  };
 }
 
 function sourceFiles(): string[] {

@@ -9,7 +9,6 @@ import { type Stack, startStack } from "../infra/local/stack.ts";
 let stack: Stack | undefined;
 
 export async function setup(project: TestProject): Promise<void> {
-  // biome-ignore lint/style/noProcessEnv: the ladder of the local stack begins with URLs from the environment.
   stack = await startStack({ env: process.env, ephemeral: true });
   project.provide("stackUrls", stack.urls);
 }

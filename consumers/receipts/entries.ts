@@ -33,3 +33,10 @@ export function entryOf(fate: Fate): ReceiptEntry {
   if ("acknowledgedAt" in fate) return { ...about, status: "acknowledged", at: fate.acknowledgedAt, code: null };
   return { ...about, status: "delivered", at: fate.deliveredAt, code: null };
 }
+
+/** How long each message took to its first delivery. */
+export function deliverySeconds(batch: readonly Inbound<Fate>[]): readonly number[] {
+  return batch.flatMap(({ value }) =>
+    "deliveredAt" in value && !("acknowledgedAt" in value) ? [(value.deliveredAt - value.acceptedAt) / 1000] : [],
+  );
+}

@@ -57,10 +57,14 @@ async function tell(batch: readonly Inbound<Fate>[], present: Readonly<Record<st
         return 1;
       },
     },
+    observeDelivery: (seconds) => latencies.push(seconds),
   });
   expect(await consumer.react(batch)).toEqual([]);
   return published;
 }
+
+/** What `tell` saw of deliveries, in seconds. */
+const latencies: number[] = [];
 
 test("a connected sender's gateway is told what became of its messages, in order; others are told nothing", async () => {
   const batch = [
@@ -96,4 +100,15 @@ test("a connected sender's gateway is told what became of its messages, in order
 
 test("while Redis is away nobody is told, and the consumer goes on", async () => {
   expect(await tell([record(messageDelivered, delivered("anna"))], "away")).toEqual([]);
+});
+
+test("each delivery is measured from the append of its message, an acknowledgement is not", async () => {
+  latencies.length = 0;
+  const batch = [
+    record(messageDelivered, { ...delivered("anna"), acceptedAt: 1_000, deliveredAt: 1_250 }),
+    record(messageAcknowledged, acknowledged("anna")),
+    record(messageDiscarded, discarded("ben", "expired", null)),
+  ];
+  await tell(batch, {});
+  expect(latencies).toEqual([0.25]);
 });

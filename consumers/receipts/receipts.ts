@@ -11,20 +11,23 @@ import type { PresenceDoor } from "../../store/presence.ts";
 import { unlessAway } from "../../store/redis.ts";
 import { messageAcknowledged, messageDelivered, messageDiscarded } from "../../streams/catalogue.ts";
 import type { PlainConsumer } from "../../streams/consumer.ts";
-import { entriesByGateway, type Fate } from "./entries.ts";
+import { deliverySeconds, entriesByGateway, type Fate } from "./entries.ts";
 
 export interface ReceiptsDeps {
   readonly presence: Pick<PresenceDoor, "lookup">;
   readonly handover: Pick<HandoverDoor, "publish">;
+  /** Seconds from a message's append to its delivery; once more for a repeat. */
+  readonly observeDelivery: (seconds: number) => void;
 }
 
-export function receipts({ presence, handover }: ReceiptsDeps): PlainConsumer<Fate> {
+export function receipts({ presence, handover, observeDelivery }: ReceiptsDeps): PlainConsumer<Fate> {
   return {
     name: "receipts",
     reads: [messageDelivered, messageAcknowledged, messageDiscarded],
     // Nobody waits for a receipt; woken for each, this consumer would cost as much as the rest of the path.
     pace: { bytesMin: 64 * 1024, waitMsMax: 250 },
     react: async (batch) => {
+      for (const seconds of deliverySeconds(batch)) observeDelivery(seconds);
       const senders = [...new Set(batch.map(({ value }) => value.senderId))];
       const present = await unlessAway(presence.lookup(senders));
       if (present === null) return [];

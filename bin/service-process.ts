@@ -1,11 +1,13 @@
 /**
- * Runs the service as its users do: `bin/service.ts` in processes of its own, told everything through the environment.
+ * Runs the service as its users do: `bin/service.ts` in a process of its own, told everything through the environment.
+ *
+ * The process ends with its parent, however that ends.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import path from "node:path";
 import { createInterface } from "node:readline";
-import type { StackUrls } from "./stack.ts";
+import type { StackUrls } from "../infra/local/stack.ts";
 
 export interface ServiceProcess {
   readonly pid: number;
@@ -28,7 +30,7 @@ export interface ServiceOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-const entry = path.resolve(import.meta.dirname, "..", "bin", "service.ts");
+const entry = path.join(import.meta.dirname, "service.ts");
 
 /** @throws Error with what the process wrote, when it ends before it is ready. */
 export async function startService(urls: StackUrls, options: ServiceOptions = {}): Promise<ServiceProcess> {
@@ -43,7 +45,8 @@ export async function startService(urls: StackUrls, options: ServiceOptions = {}
       SEALPOST_LOG_LEVEL: "debug",
       ...options.env,
     },
-    stdio: ["ignore", "pipe", "pipe"],
+    // The channel closes when this process ends; the service then stops.
+    stdio: ["ignore", "pipe", "pipe", "ipc"],
   });
   const lines: string[] = [];
   const ended = once(child, "exit").then(([code, signal]) => String(signal ?? code));
@@ -73,6 +76,6 @@ function readyUrl(child: ChildProcess, lines: string[], ended: Promise<string>):
       const url = /^ready (\S+)$/.exec(line)?.[1];
       if (url !== undefined) resolve(url);
     });
-    ended.then((how) => reject(new Error(`the service ended (${how}) before it was ready:\n${lines.join("\n")}`)));
+    void ended.then((how) => reject(new Error(`the service ended (${how}) before it was ready:\n${lines.join("\n")}`)));
   });
 }

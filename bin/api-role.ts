@@ -1,0 +1,118 @@
+/**
+ * The API of one process: HTTP, streams and what they need, joined.
+ */
+import type pino from "pino";
+import { cachedAgents } from "../api/agents.ts";
+import { CLOCK_SKEW_SECONDS } from "../api/auth.ts";
+import { createHttpApp } from "../api/http/app.ts";
+import type { HttpDeps } from "../api/http/route.ts";
+import { startHttp } from "../api/http/server.ts";
+import type { Appender as EventAppender } from "../api/operations/events.ts";
+import { Gateway } from "../api/stream/gateway.ts";
+import { serveStreams } from "../api/stream/upgrade.ts";
+import { findAgents, registerAgent } from "../store/agents.ts";
+import { openDigests } from "../store/digests.ts";
+import { openHandover } from "../store/handover.ts";
+import { itemsBySeq, readMailbox } from "../store/mailbox.ts";
+import { findMessages } from "../store/messages.ts";
+import { openNonces } from "../store/nonces.ts";
+import { openPostgres } from "../store/postgres.ts";
+import { claimBundle, uploadPrekeys } from "../store/prekeys.ts";
+import { openPresence } from "../store/presence.ts";
+import { openRedis } from "../store/redis.ts";
+import { sweepMailboxes } from "../store/sweep.ts";
+import { type Codec, openCodec } from "../streams/codec.ts";
+import { type NewEvent, toOutgoing } from "../streams/headers.ts";
+import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
+import { openProducer, type Producer } from "../streams/producer.ts";
+import type { Config } from "./config.ts";
+import type { Metrics } from "./metrics.ts";
+import type { Role } from "./role.ts";
+
+/** What senders see of deliveries may be a few milliseconds old; the records of many connections travel together. */
+const RECEIPTS_LINGER_MS = 2;
+
+/** How long a readiness check may take; longer counts as no. */
+const READY_MS_MAX = 2_000;
+
+export async function startApi(config: Config, metrics: Metrics, log: pino.Logger): Promise<Role> {
+  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-api", log });
+  const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
+  const postgres = openPostgres(config.postgresUrl, { applicationName: "sealpost-api" });
+  const redis = openRedis(config.redisUrl);
+  const items = openProducer({ kafka, log });
+  const receipts = openProducer({ kafka, log, lingerMs: RECEIPTS_LINGER_MS });
+
+  const now = Date.now;
+  const onBug = (error: unknown) => log.error({ err: error }, "a bug: please report it");
+  const agents = cachedAgents((ids) => findAgents(postgres, ids));
+  const shared = {
+    now,
+    onBug,
+    counted: metrics.counted,
+    findAgents: agents,
+    nonces: openNonces(redis, { aheadSMax: CLOCK_SKEW_SECONDS }),
+    digests: openDigests(redis),
+    items: eventAppender(codec, items),
+    receipts: eventAppender(codec, receipts),
+    publicAuthority: config.publicAuthority,
+    readMailbox: (recipientId: string, range: Parameters<typeof readMailbox>[2]) =>
+      readMailbox(postgres, recipientId, range),
+  };
+  const gateway = new Gateway({
+    ...shared,
+    presence: openPresence(redis),
+    handover: openHandover(redis),
+    sweepMailboxes: (questions) => sweepMailboxes(postgres, questions),
+  });
+  metrics.onScrape(() => {
+    const { connections, answersDropped } = gateway.status();
+    metrics.streams.set(connections);
+    metrics.answersDropped.set(answersDropped);
+  });
+  const deps: HttpDeps = {
+    ...shared,
+    storeAgent: ({ fact, ...agent }) => registerAgent(postgres, { ...agent, fact: factOf(codec, fact) }),
+    storePrekeys: (agentId, prekeys, at) => uploadPrekeys(postgres, agentId, prekeys, at),
+    claimPrekeys: (claim) => claimBundle(postgres, claim),
+    hasStream: (agentId) => gateway.hasStream(agentId),
+    waitForMail: (agentId, signal, ms) => gateway.waitForMail(agentId, signal, ms),
+    itemsBySeq: (recipientId, seqs) => itemsBySeq(postgres, recipientId, seqs),
+    findMessages: (keys) => findMessages(postgres, keys),
+    readiness: {
+      kafka: () => kafkaAnswers(kafka),
+      postgres: () => postgres.query({ text: "SELECT 1" }).then(() => true),
+    },
+    redisReady: () => redis.ready(),
+    metrics: () => metrics.text(),
+  };
+  const http = await startHttp(createHttpApp(deps), { port: config.httpPort, host: config.httpHost });
+  serveStreams(http.server, gateway, { ...shared });
+  return {
+    url: http.url,
+    stop: async () => {
+      await Promise.all([gateway.drain(), http.close()]);
+      await Promise.all([items.close(), receipts.close()]);
+      redis.close();
+      await Promise.all([kafka.close(), postgres.close()]);
+    },
+  };
+}
+
+function eventAppender(codec: Codec, producer: Producer): EventAppender {
+  return { append: (events) => producer.append(events.map((event) => toOutgoing(codec, event))) };
+}
+
+/** A fact of the API waits in PostgreSQL for the relay, encoded as it will be published. */
+function factOf(codec: Codec, event: NewEvent<unknown>) {
+  const { topic, key, value, headers } = toOutgoing(codec, event);
+  return { id: event.id, topic, key: String(key), value, headers };
+}
+
+async function kafkaAnswers(kafka: KafkaDoor): Promise<boolean> {
+  const late = AbortSignal.timeout(READY_MS_MAX);
+  return Promise.race([
+    kafka.ask((admin) => admin.describeCluster()).then(() => true),
+    new Promise<boolean>((resolve) => late.addEventListener("abort", () => resolve(false), { once: true })),
+  ]);
+}

@@ -1,0 +1,171 @@
+/**
+ * Consumers and jobs of one process, joined with what they need.
+ */
+import type pino from "pino";
+import { acks } from "../consumers/acks/acks.ts";
+import { queuing } from "../consumers/queuing/queuing.ts";
+import { receipts } from "../consumers/receipts/receipts.ts";
+import { routing } from "../consumers/routing/routing.ts";
+import { claimsEveryMs, forgetOldClaims } from "../jobs/claims.ts";
+import { keepPartitions, partitionsEveryMs } from "../jobs/partitions.ts";
+import { runRelay } from "../jobs/relay.ts";
+import { Unavailable } from "../protocol/refusal.ts";
+import { openHandover } from "../store/handover.ts";
+import { openPostgres, type Postgres } from "../store/postgres.ts";
+import { openPresence } from "../store/presence.ts";
+import { openRedis } from "../store/redis.ts";
+import { openSteps } from "../store/steps.ts";
+import { stepTx, type Tx } from "../store/tx.ts";
+import { openCodec } from "../streams/codec.ts";
+import type { PlainConsumer, StepConsumer } from "../streams/consumer.ts";
+import { openKafka } from "../streams/kafka.ts";
+import { openProducer } from "../streams/producer.ts";
+import { type Runner, runConsumer, runPlainConsumer } from "../streams/runner.ts";
+import type { Config } from "./config.ts";
+import { failpoints } from "./failpoints.ts";
+import { type Metrics, runnerMetrics } from "./metrics.ts";
+import type { Role } from "./role.ts";
+
+export interface PartContext {
+  readonly config: Config;
+  readonly metrics: Metrics;
+  readonly log: pino.Logger;
+  /** The process shall end: going on would be wrong. */
+  readonly fail: (error: unknown) => void;
+}
+
+/** A step has one connection, and queuing one more when it makes a day's partition. */
+const POOL_CONNECTIONS_MAX = 4;
+
+export function startQueuing(context: PartContext): Promise<Role> {
+  return startStateful(context, queuing);
+}
+
+export function startAcks(context: PartContext): Promise<Role> {
+  return startStateful(context, acks);
+}
+
+export async function startRouting(context: PartContext): Promise<Role> {
+  const redis = openRedis(context.config.redisUrl);
+  const consumer = routing({
+    presence: openPresence(redis),
+    handover: openHandover(redis),
+    count: (state, items) => context.metrics.queued.inc({ state }, items),
+  });
+  return startStateless(context, consumer, () => redis.close());
+}
+
+export async function startReceipts(context: PartContext): Promise<Role> {
+  const redis = openRedis(context.config.redisUrl);
+  const consumer = receipts({
+    presence: openPresence(redis),
+    handover: openHandover(redis),
+    observeDelivery: (seconds) => context.metrics.deliveryLatency.observe(seconds),
+  });
+  return startStateless(context, consumer, () => redis.close());
+}
+
+async function startStateful<In>(context: PartContext, consumer: StepConsumer<In, Tx>): Promise<Role> {
+  const postgres = openPostgres(context.config.postgresUrl, {
+    applicationName: `sealpost-${consumer.name}`,
+    connectionsMax: POOL_CONNECTIONS_MAX,
+  });
+  const surroundings = await surround(context, consumer.name);
+  const runner = runConsumer(consumer, { ...surroundings.options, store: openSteps(postgres, stepTx(postgres)) });
+  return roleOf(consumer.name, runner, async () => {
+    await surroundings.close();
+    await postgres.close();
+  });
+}
+
+async function startStateless<In>(
+  context: PartContext,
+  consumer: PlainConsumer<In>,
+  closeDoors: () => void,
+): Promise<Role> {
+  const surroundings = await surround(context, consumer.name);
+  const runner = runPlainConsumer(consumer, surroundings.options);
+  return roleOf(consumer.name, runner, async () => {
+    await surroundings.close();
+    closeDoors();
+  });
+}
+
+/** Each consumer has a producer of its own: none waits for what another could not send. */
+async function surround({ config, metrics, log, fail }: PartContext, name: string) {
+  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: `sealpost-${name}`, log });
+  const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
+  const appender = openProducer({ kafka, log });
+  return {
+    options: {
+      kafka,
+      codec,
+      appender,
+      log,
+      metrics: runnerMetrics(metrics),
+      onFatal: fail,
+      failpoints: failpoints(config.failpoint, name),
+    },
+    close: async () => {
+      await appender.close();
+      await kafka.close();
+    },
+  };
+}
+
+function roleOf(name: string, runner: Runner, close: () => Promise<void>): Role {
+  return {
+    missing: () => (runner.ready() ? [] : [name]),
+    stop: async () => {
+      await runner.stop();
+      await close();
+    },
+  };
+}
+
+/** The facts of the API and of jobs, published. */
+export async function startRelay({ config, log }: PartContext): Promise<Role> {
+  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-relay", log });
+  const appender = openProducer({ kafka, log });
+  const relay = runRelay({ postgresUrl: config.postgresUrl, appender, log });
+  return {
+    stop: async () => {
+      await relay.stop();
+      await appender.close();
+      await kafka.close();
+    },
+  };
+}
+
+/** What the clock starts: the days of `messaging_messages`, and claims that are of no use any more. */
+export async function startJobs({ config, log, fail }: PartContext): Promise<Role> {
+  const postgres = openPostgres(config.postgresUrl, { applicationName: "sealpost-jobs", connectionsMax: 2 });
+  const jobs = [
+    every(partitionsEveryMs, postgres, keepPartitions, log, fail),
+    every(claimsEveryMs, postgres, forgetOldClaims, log, fail),
+  ];
+  return {
+    stop: async () => {
+      for (const job of jobs) clearInterval(job);
+      await postgres.close();
+    },
+  };
+}
+
+/** Now, and then again and again. What is away is tried at the next turn; any other failure is a bug. */
+function every(
+  ms: number,
+  postgres: Postgres,
+  job: (postgres: Postgres, now: number) => Promise<void>,
+  log: pino.Logger,
+  fail: (error: unknown) => void,
+): NodeJS.Timeout {
+  const turn = () => {
+    job(postgres, Date.now()).catch((error: unknown) => {
+      if (error instanceof Unavailable) log.warn({ err: error }, "a job could not run; it is tried again");
+      else fail(error);
+    });
+  };
+  turn();
+  return setInterval(turn, ms);
+}

@@ -1,0 +1,32 @@
+/**
+ * The parts of the service by name. Any set of them runs in one process; deleting one here and its folder deletes it.
+ */
+import { startApi } from "./api-role.ts";
+import {
+  type PartContext,
+  startAcks,
+  startJobs,
+  startQueuing,
+  startReceipts,
+  startRelay,
+  startRouting,
+} from "./consumer-role.ts";
+import type { Role } from "./role.ts";
+
+const parts = {
+  api: ({ config, metrics, log }: PartContext) => startApi(config, metrics, log),
+  queuing: startQueuing,
+  routing: startRouting,
+  acks: startAcks,
+  receipts: startReceipts,
+  relay: startRelay,
+  jobs: startJobs,
+} satisfies Record<string, (context: PartContext) => Promise<Role>>;
+
+export type Part = keyof typeof parts;
+
+export const partNames = Object.keys(parts) as readonly Part[];
+
+export function startPart(part: Part, context: PartContext): Promise<Role> {
+  return parts[part](context);
+}

@@ -1,0 +1,91 @@
+/**
+ * A whole house of its own for an end-to-end test: four real servers, the service in processes, agents that use the SDK.
+ */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import path from "node:path";
+import pino from "pino";
+import { type ServiceOptions, type ServiceProcess, startService } from "../bin/service-process.ts";
+import { type Stack, startStack } from "../infra/local/stack.ts";
+import { Agent } from "../sdk/agent.ts";
+import { type Codec, openCodec } from "../streams/codec.ts";
+import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
+import { type ReadRecord, readTopic } from "../streams/read-topic.ts";
+import type { Topic } from "../streams/topic.ts";
+
+export const consumerParts = ["queuing", "routing", "acks", "receipts", "relay", "jobs"];
+
+export interface House {
+  readonly stack: Stack;
+  /** A folder for the agents' stores. */
+  readonly folder: string;
+  readonly kafka: KafkaDoor;
+  readonly codec: Codec;
+  /** Every service process that was started. */
+  readonly services: readonly ServiceProcess[];
+  start(options: ServiceOptions): Promise<ServiceProcess>;
+  /** Opens the agent of this name; closed with the house if it is not before. */
+  agent(name: string, url: string): Promise<Agent>;
+  /** Everything that stands in a topic now, decoded; what cannot be decoded is left out. */
+  read<T>(topic: Topic<T>): Promise<readonly (ReadRecord & { readonly decoded: T })[]>;
+  close(): Promise<void>;
+}
+
+export async function openHouse(): Promise<House> {
+  const stack = await startStack({ env: withoutServers(process.env), ephemeral: true });
+  const folder = await mkdtemp(path.join(tmpdir(), "sealpost-house-"));
+  const services: ServiceProcess[] = [];
+  const agents = new Set<Agent>();
+  const log = pino({ level: "silent" });
+  const kafka = openKafka({ brokers: stack.urls.kafkaBrokers, clientId: "house", log });
+  const codec = await openCodec({ registryUrl: stack.urls.registryUrl, register: true });
+  return {
+    stack,
+    folder,
+    kafka,
+    codec,
+    services,
+    start: async (options) => {
+      const service = await startService(stack.urls, options);
+      services.push(service);
+      return service;
+    },
+    agent: async (name, url) => {
+      const agent = await Agent.open({ url, storePath: path.join(folder, `${name}.db`) });
+      agents.add(agent);
+      return agent;
+    },
+    read: async (topic) => {
+      const records = await readTopic(kafka, topic.name);
+      await codec.learn(records.map(({ value }) => value));
+      return records.flatMap((record) => {
+        try {
+          return [{ ...record, decoded: codec.decode(topic, record.value) }];
+        } catch {
+          return [];
+        }
+      });
+    },
+    close: async () => {
+      await Promise.allSettled([...agents].map((agent) => agent.close()));
+      await Promise.allSettled(services.map((service) => service.kill()));
+      await kafka.close();
+      await stack.stop();
+      await rm(folder, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Servers that somebody named in the environment are not ours to fill, to stop or to kill. */
+function withoutServers(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !/^SEALPOST_.*_(URL|BROKERS)$/.test(name)));
+}
+
+/** Looks until `done` says so. @throws Error with `what` after `msMax`. */
+export async function eventually(what: string, done: () => boolean | Promise<boolean>, msMax = 30_000): Promise<void> {
+  const until = performance.now() + msMax;
+  while (!(await done())) {
+    if (performance.now() > until) throw new Error(`not within ${msMax} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 25));
+  }
+}

@@ -1,0 +1,95 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Agent } from "../sdk/agent.ts";
+import { messageAcknowledged, messageDelivered, messageQueued } from "../streams/catalogue.ts";
+import { headersAsText } from "../streams/headers.ts";
+import { consumerParts, eventually, type House, openHouse } from "./house.ts";
+
+let house: House;
+let url: string;
+
+beforeAll(async () => {
+  house = await openHouse();
+  ({ url } = await house.start({ roles: ["api"], prepare: true }));
+  await house.start({ roles: consumerParts });
+});
+
+afterAll(() => house.close());
+
+async function texts(agent: Agent, count: number): Promise<string[]> {
+  const read: string[] = [];
+  for await (const message of agent.inbox({ signal: AbortSignal.timeout(60_000) })) {
+    read.push(message.text());
+    await message.ack();
+    if (read.length === count) break;
+  }
+  return read;
+}
+
+function numbered(prefix: string, count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `${prefix} ${index + 1}`);
+}
+
+async function sendAll(from: Agent, to: string, bodies: readonly string[]): Promise<string[]> {
+  const outcomes = await from.sendMany(bodies.map((body) => ({ to, body })));
+  return outcomes.map((outcome) => {
+    if (outcome.status === "rejected") throw outcome.reason;
+    return outcome.value.messageId;
+  });
+}
+
+test("messages both ways arrive once and in order, online and offline, and stand once in each public topic", async () => {
+  const alice = await house.agent("alice", url);
+  let bob = await house.agent("bob", url);
+
+  const first = numbered("online", 150);
+  const sent = await sendAll(alice, bob.id, first);
+  expect(await texts(bob, first.length)).toEqual(first);
+
+  await bob.close();
+  const later = numbered("offline", 150);
+  sent.push(...(await sendAll(alice, bob.id, later)));
+  bob = await house.agent("bob", url);
+  expect(await texts(bob, later.length)).toEqual(later);
+
+  const answers = numbered("answer", 20);
+  sent.push(...(await sendAll(bob, alice.id, answers)));
+  expect(await texts(alice, answers.length)).toEqual(answers);
+
+  await eventually("every sender knows of the acknowledgement", () =>
+    sent.every((id) => (alice.status(id) ?? bob.status(id))?.state === "acknowledged"),
+  );
+  const [delivered, acknowledged, queued] = await Promise.all([
+    house.read(messageDelivered),
+    house.read(messageAcknowledged),
+    house.read(messageQueued),
+  ]);
+  for (const records of [delivered, acknowledged]) {
+    expect(records.map(({ decoded }) => decoded.messageId).sort()).toEqual([...sent].sort());
+    expect(new Set(records.map(({ headers }) => headersAsText(headers)["ce_id"])).size).toBe(sent.length);
+    for (const { decoded, headers } of records) expect(headersAsText(headers)["ce_id"]).toBe(decoded.eventId);
+  }
+  const toBob = queued.filter(({ decoded }) => decoded.recipientId === bob.id).map(({ decoded }) => decoded.seq);
+  expect(toBob).toEqual(Array.from({ length: 300 }, (_, index) => index + 1));
+});
+
+test("the metrics tell of messages sent, queued and delivered, lag and the outbox's age", async () => {
+  const pages = await Promise.all(
+    house.services.map(async (service) => (await fetch(`${service.url}/metrics`)).text()),
+  );
+  const text = pages.join("\n");
+  for (const name of ["messaging_messages_sent_total", "messaging_delivery_latency_seconds_count"]) {
+    const values = [...text.matchAll(new RegExp(`^${name} (\\S+)$`, "gm"))].map(([, value]) => Number(value));
+    expect(Math.max(...values), name).toBeGreaterThanOrEqual(320);
+  }
+  expect(text).toMatch(/^messaging_messages_queued\{state="online"\} [1-9]/m);
+  expect(text).toMatch(/^messaging_messages_queued\{state="offline"\} [1-9]/m);
+  expect(text).toMatch(/^sealpost_consumer_lag_records\{consumer="queuing",/m);
+  expect(text).toMatch(/^sealpost_outbox_age_seconds\{consumer="acks"\} /m);
+});
+
+test("every process is alive and ready, and says when a server is missing", async () => {
+  for (const { url: own } of house.services) {
+    expect((await fetch(`${own}/healthz`)).status).toBe(200);
+    expect((await fetch(`${own}/readyz`)).status).toBe(200);
+  }
+});

@@ -75,34 +75,6 @@ interface PageRow {
   readonly body: Uint8Array;
 }
 
-/** The last seq ever given in each of these mailboxes; those that never had an item are absent. */
-export async function readLastSeqs(
-  db: Queryable,
-  recipientIds: readonly string[],
-): Promise<ReadonlyMap<string, number>> {
-  const { rows } = await db.query<{ recipient_id: string; last_seq: number }>({
-    name: "read-last-seqs",
-    text: "SELECT recipient_id, last_seq FROM messaging_mailboxes WHERE recipient_id = ANY($1)",
-    values: [recipientIds],
-  });
-  return new Map(rows.map((row) => [row.recipient_id, row.last_seq]));
-}
-
-/** Items with seq ≤ `upToSeq` that still wait, and the bytes of their bodies. */
-export async function countUnanswered(
-  db: Queryable,
-  recipientId: string,
-  upToSeq: number,
-): Promise<{ items: number; bytes: number }> {
-  const { rows } = await db.query<{ items: number; bytes: number }>({
-    name: "count-unanswered",
-    text: `SELECT count(*) AS items, coalesce(sum(octet_length(body)), 0) AS bytes FROM messaging_queue
-           WHERE recipient_id = $1 AND seq <= $2 AND aside_at IS NULL`,
-    values: [recipientId, upToSeq],
-  });
-  return rows[0] ?? { items: 0, bytes: 0 };
-}
-
 export interface ItemKey {
   readonly seq: number;
   readonly senderId: string;

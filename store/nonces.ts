@@ -6,14 +6,14 @@
  * emptied server. While Redis is away, each process remembers for itself, and each such memory begins anew; then, and only then, a
  * signature can be used once per process. Never throws `Unavailable`.
  */
-import { type RedisDoor, unlessAway } from "./redis.ts";
+import { type RedisDoor, redisReady, unlessAway } from "./redis.ts";
 
 export type NonceVerdict = "fresh" | "replayed" | "sign-again";
 
 export interface NoncesDoor {
   /**
-   * Begins the memory, if it is new, before the first question: so that its first `aheadSMax` seconds are over by then. For the
-   * start of a service; does nothing while Redis is away.
+   * Begins the memory, if it is new, before the first question; does nothing while Redis is away. Opening does the same as soon as
+   * Redis is there.
    */
   begin(): Promise<void>;
   /** `createdS` and `expiresS` of the signature, seconds since the epoch. */
@@ -32,6 +32,9 @@ export interface NonceOptions {
 
 /** Nonces remembered without Redis. More would cost memory a flood of requests should not get; reaching it begins a new memory. */
 const localNoncesMax = 100_000;
+
+/** A Redis that is not there by then is asked with the first signature. */
+const beginMsMax = 10_000;
 
 /** Redis forgets a nonce this long after its signature expired: our clocks may differ by as much. */
 const slackS = 60;
@@ -75,7 +78,7 @@ export function openNonces(redis: RedisDoor, { aheadSMax, now = Date.now }: Nonc
     return verdict as NonceVerdict;
   };
 
-  return {
+  const nonces: NoncesDoor = {
     begin: async () => {
       // A signature of the year 1970 is refused before its nonce is written.
       await unlessAway(ask("", "", 0, 0));
@@ -91,6 +94,9 @@ export function openNonces(redis: RedisDoor, { aheadSMax, now = Date.now }: Nonc
       return verdict;
     },
   };
+  // A service that has just started is asked its first questions a few seconds later: the memory's first seconds are over by then.
+  void redisReady(redis, beginMsMax).then(() => nonces.begin());
+  return nonces;
 }
 
 /** A memory in this process; it begins with the first question after an `end`. */

@@ -69,7 +69,7 @@ export async function place<Item extends Arrival>(
 }
 
 /** The first arrival of a key, and its row. */
-export interface Row {
+interface Row {
   readonly arrival: Arrival;
   /** Its place among all arrivals. */
   readonly index: number;
@@ -78,7 +78,7 @@ export interface Row {
 }
 
 /** What the database said of the rows. */
-export interface Outcome {
+interface Outcome {
   readonly at: number;
   /** Of the rows that were stored now. */
   readonly seqs: ReadonlyMap<Row, number>;
@@ -87,7 +87,7 @@ export interface Outcome {
 }
 
 /** One row for each key, in order of arrival: a key twice in one statement would collide with itself. */
-export function foldArrivals(arrivals: readonly Arrival[]): readonly Row[] {
+function foldArrivals(arrivals: readonly Arrival[]): readonly Row[] {
   const rows = new Map<string, Row>();
   for (const [index, arrival] of arrivals.entries()) {
     const key = keyOf(arrival);
@@ -109,7 +109,7 @@ function digestOf(arrival: Arrival): Uint8Array {
 }
 
 /** Pure: compares every arrival with what won its key. */
-export function judge<Item extends Arrival>(
+function judge<Item extends Arrival>(
   arrivals: readonly Item[],
   rows: readonly Row[],
   outcome: Outcome,

@@ -8,7 +8,7 @@ import { Redis } from "ioredis";
 import { Unavailable } from "../protocol/refusal.ts";
 
 /** Longer, and a frozen Redis holds up every request by as much; shorter, and a pause of the server's looks like its death. */
-export const commandMsMax = 250;
+const commandMsMax = 250;
 
 /** Soon enough that a restarted server is used again within a second or so; rare enough to cost nothing while it is away. */
 const reconnectMsMax = 1_000;

@@ -23,9 +23,9 @@ const idAheadMsMax = 10 * 60 * 1000;
 /** How large a message may be is decided at ingress; a record cannot be larger than this. */
 const anySize = { ciphertextBytesMax: 1024 * 1024 };
 
-export type ItemFault = "malformed" | "item-mismatch" | "id-time-mismatch";
+type ItemFault = "malformed" | "item-mismatch" | "id-time-mismatch";
 
-/** @throws Refusal with an `ItemFault` */
+/** @throws Refusal `malformed`, `item-mismatch` or `id-time-mismatch` */
 export function checkItem({ key, timestamp, value }: Inbound<MessageEncrypted>): void {
   if (key !== value.recipientId) throw new Refusal<ItemFault>("item-mismatch");
   if (value.kind === "message") checkMessage(value);

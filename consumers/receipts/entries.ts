@@ -25,7 +25,7 @@ export function entriesByGateway(
 }
 
 /** A refusal's code says why; of the other ends, the end itself does. */
-export function entryOf(fate: Fate): ReceiptEntry {
+function entryOf(fate: Fate): ReceiptEntry {
   const { senderId: agentId, messageId, recipientId } = fate;
   const about = { type: "receipt", agentId, messageId, recipientId } as const;
   if ("discardedAt" in fate)

@@ -1,9 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { keepPartitions } from "../jobs/partitions.ts";
+import { dayOf, dropOldMessageDays, ensureMessageDays } from "../store/message-days.ts";
+import { findMessages } from "../store/messages.ts";
+import type { Postgres } from "../store/postgres.ts";
 import { openSampleDatabase, placeAll, sampleArrival, sampleItemId } from "../tests/messaging.ts";
-import { dayOf, dropOldMessageDays, ensureMessageDays } from "./message-days.ts";
-import { findMessages } from "./messages.ts";
-import type { Postgres } from "./postgres.ts";
+import { keepPartitions } from "./partitions.ts";
 
 const dayMs = 24 * 60 * 60 * 1000;
 

@@ -1,6 +1,7 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
 import { encodeBase64Url } from "../protocol/base64url.ts";
 import { decodeEnvelope, encodeEnvelope } from "../protocol/envelope.ts";
@@ -16,7 +17,6 @@ import { Agent, type AgentOptions, type Problem } from "./agent.ts";
 import { AgentError, AgentStopped, ClockSkew, MessageDiscarded, SendRejected } from "./errors.ts";
 import { FakeService, problem } from "./fake-service.ts";
 import type { InboxMessage } from "./message.ts";
-import { DatabaseSync } from "./store/sqlite.ts";
 
 let service: FakeService;
 let folder: string;
@@ -211,6 +211,21 @@ test("a message that was not handled is there when the agent is opened again, an
   expect(service.account(bob.id).mailbox).toHaveLength(1);
   const again = await open("bob");
   expect(texts(await take(again, 1))).toEqual(["still here"]);
+  await until(() => service.acked.includes(messageId));
+});
+
+test("a message handled while the service is away is acknowledged when it is back", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const { messageId } = await alice.send(bob.id, "hello");
+  const inbox = bob.inbox();
+  const { value: message } = await inbox.next();
+  service.isAway = true;
+  service.disconnect(bob.id);
+  await until(() => service.account(bob.id).stream === null);
+  await message?.ack();
+  // As if the service did not hand it over again.
+  service.onItem = () => [];
+  service.isAway = false;
   await until(() => service.acked.includes(messageId));
 });
 

@@ -45,22 +45,28 @@ export interface AgentOptions {
   readonly signal?: AbortSignal;
 }
 
+/** @public */
 export interface Waiting {
   /** Calls off the waiting, and nothing else. */
   readonly signal?: AbortSignal;
 }
 
+/** @public */
 export interface SendOptions extends Waiting {
   /** Default by the body: text/plain, application/octet-stream or application/json. */
   readonly contentType?: string;
 }
 
+/** @public */
 export interface OutgoingMessage extends Omit<SendOptions, "signal"> {
   readonly to: string;
   readonly body: Body;
 }
 
-/** A message the service has taken. */
+/**
+ * A message the service has taken.
+ * @public
+ */
 export interface Sent {
   readonly messageId: string;
   readonly recipientId: string;
@@ -159,7 +165,7 @@ export class Agent {
     if (this.#closing !== null) throw new AgentStopped("closed");
     const stored = this.#sealing.seal(to, contentOf(body, contentType), signal === undefined ? {} : { signal });
     const messageId = await stored;
-    const accepted = this.#outcomes.reached(messageId, "accepted");
+    const accepted = this.#outcomes.accepted(messageId);
     this.#sending.pump();
     await abandonable(this.#track(accepted), signal);
     return {
@@ -297,7 +303,10 @@ export class Agent {
       // The answers of what was just handled leave as well.
       await this.#store.commit(() => {}).catch(() => {});
       this.#receiving.flush();
-      await Promise.race([Promise.allSettled(this.#underWay), delay(drainMsMax)]);
+      const drained = new AbortController();
+      const patience = delay(drainMsMax, drained.signal).catch(() => {});
+      await Promise.race([Promise.allSettled(this.#underWay), patience]);
+      drained.abort();
       this.#receiving.flush();
     }
     this.#stop(new AgentStopped("closed"));

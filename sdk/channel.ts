@@ -4,7 +4,7 @@
  * A listener that falls behind loses the oldest events, never the newest: what these events tell can be asked for again.
  */
 
-export interface ChannelLimits {
+interface ChannelLimits {
   /** Events that a subscription holds for a listener that is slower. */
   readonly bufferedMax: number;
   /** Past events that a new subscription begins with. */

@@ -2,13 +2,14 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
 import { decodeEnvelope } from "../protocol/envelope.ts";
 import { Agent } from "./agent.ts";
 import { FakeService } from "./fake-service.ts";
 
-const SCRIPT = resolve(import.meta.dirname, "crash-agent.ts");
+const SCRIPT = fileURLToPath(import.meta.resolve("./crash-agent.ts"));
 
 let service: FakeService;
 let folder: string;

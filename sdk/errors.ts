@@ -1,7 +1,8 @@
 /**
  * Everything the SDK throws on purpose, told apart by class and by `code`, never by text.
  *
- * `retryable`: may the same call, unchanged, succeed later? Messages are constants: no id, key, content or peer's input in them.
+ * `retryable`: may the same call, unchanged, succeed later? Messages hold a code and nothing else that varies: no id, key, content
+ * or peer's input.
  */
 
 /** The base of all of them. Anything else that is thrown is a bug, or the caller's own. */
@@ -44,7 +45,7 @@ export class ServiceRefused extends AgentError {
   readonly fix: string | null;
 
   constructor(problem: { code: string; status: number; retryable: boolean; field: string | null; fix: string | null }) {
-    super(problem.code, "the service refused the request", { retryable: problem.retryable });
+    super(problem.code, `the service refused the request: ${problem.code}`, { retryable: problem.retryable });
     this.status = problem.status;
     this.field = problem.field;
     this.fix = problem.fix;
@@ -82,7 +83,7 @@ export class SendRejected extends AgentError {
     code: string,
     detail: { messageId: string | null; recipientId: string; retryable?: boolean; cause?: unknown },
   ) {
-    super(code, "the message was rejected", detail);
+    super(code, `the message was rejected: ${code}`, detail);
     this.messageId = detail.messageId;
     this.recipientId = detail.recipientId;
   }
@@ -94,7 +95,7 @@ export class MessageDiscarded extends AgentError {
   readonly messageId: string;
 
   constructor(code: string, messageId: string) {
-    super(code, "the message ended without being acknowledged");
+    super(code, `the message ended without being acknowledged: ${code}`);
     this.messageId = messageId;
   }
 }
@@ -107,6 +108,6 @@ export class AgentStopped extends AgentError {
   override readonly name = "AgentStopped";
 
   constructor(code: string, cause?: unknown) {
-    super(code, "the agent has stopped", { cause });
+    super(code, `the agent has stopped: ${code}`, { cause });
   }
 }

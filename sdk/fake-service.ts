@@ -2,7 +2,7 @@
  * The service as far as the SDK's tests need it: a real HTTP and WebSocket server over mailboxes in memory, which checks
  * signatures, and can be told to fail.
  */
-import { createHash, randomUUID } from "node:crypto";
+import { createHash } from "node:crypto";
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
@@ -44,7 +44,7 @@ interface Outcome {
 }
 
 /** How an answer is given, or not. */
-export type SendAnswer = "accept" | "accept-silently" | "ignore" | Json;
+type SendAnswer = "accept" | "accept-silently" | "ignore" | Json;
 
 export class FakeService {
   readonly accounts = new Map<string, Account>();
@@ -339,9 +339,4 @@ export class FakeService {
 
 export function problem(status: number, code: string, more: Json = {}): [number, Json] {
   return [status, { type: `https://sealpost.dev/problems/${code}`, title: code, status, code, detail: code, ...more }];
-}
-
-/** An id that names nothing. */
-export function unknownMessageId(): string {
-  return randomUUID();
 }

@@ -40,7 +40,7 @@ interface Waiter {
 }
 
 /** What may be awaited of a message. */
-export type Milestone = "accepted" | "delivered" | "acknowledged";
+type Milestone = "accepted" | "delivered" | "acknowledged";
 
 const REACHED: Readonly<Record<Milestone, ReadonlySet<OutboxState>>> = {
   // A message that was discarded had been accepted before.
@@ -65,23 +65,33 @@ export class Outcomes {
   async record(outcomes: readonly Outcome[]): Promise<void> {
     if (outcomes.length === 0) return;
     const at = Date.now();
-    const { outbox } = this.#store;
     const moved = await this.#store.commit(() =>
-      outcomes.filter(({ messageId, state, code }) => outbox.move(messageId, state, { at, code: code ?? null })),
+      outcomes.map(({ messageId, state, code = null }) => this.#store.outbox.move(messageId, state, { at, code })),
     );
-    for (const { messageId, state, code = null } of moved) {
+    for (const [index, { messageId, state, code = null }] of outcomes.entries()) {
+      const row = moved[index] ?? null;
+      if (row === null) continue;
       this.#settle(messageId, state);
-      if (state === "accepted" || state === "rejected") continue;
-      const status = outbox.status(messageId);
-      if (status === null || status.isControl) continue;
-      this.receipts.emit({ messageId, recipientId: status.recipientId, state, code, at });
+      if (state === "accepted" || state === "rejected" || row.isControl) continue;
+      this.receipts.emit({ messageId, recipientId: row.recipientId, state, code, at });
     }
   }
 
   /** Rejects with `SendRejected` or `MessageDiscarded` when it will not be reached, with the signal's reason, and when the agent stops. */
   reached(messageId: string, milestone: Milestone, signal?: AbortSignal): Promise<void> {
-    const reached = new Promise<void>((resolve, reject) => {
-      if (this.#stopped !== null) reject(this.#stopped);
+    const reached = this.#await(messageId, milestone);
+    this.#settle(messageId, this.#store.outbox.status(messageId)?.state ?? "pending");
+    return abandonable(reached, signal);
+  }
+
+  /** The same for a message that has just been stored and has not left: it cannot have reached anything. */
+  accepted(messageId: string): Promise<void> {
+    return this.#await(messageId, "accepted");
+  }
+
+  #await(messageId: string, milestone: Milestone): Promise<void> {
+    if (this.#stopped !== null) return Promise.reject(this.#stopped);
+    return new Promise<void>((resolve, reject) => {
       const isSettledBy = (state: OutboxState) => REACHED[milestone].has(state) || FAILED.has(state);
       const waiter: Waiter = {
         isSettledBy,
@@ -89,9 +99,7 @@ export class Outcomes {
         reject,
       };
       this.#waiters.set(messageId, [...(this.#waiters.get(messageId) ?? []), waiter]);
-      this.#settle(messageId, this.#store.outbox.status(messageId)?.state ?? "pending");
     });
-    return abandonable(reached, signal);
   }
 
   /** Who waits for `from` waits for `to` now, which says the same. */

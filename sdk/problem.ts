@@ -20,6 +20,7 @@ export interface Problem {
   readonly envelopeFaults: readonly EnvelopeFault[];
 }
 
+const CODE = /^[a-z][a-z0-9-]{0,63}$/;
 const POINTER = /^\/envelopes\/(\d{1,3})(?:\/|$)/;
 
 /** `status` is the answer's; a frame has only the one in the document. */
@@ -28,7 +29,7 @@ export function readProblem(json: unknown, status?: number): Problem {
   const { code, status: stated, retryable, field, fix, server_time, errors } = document;
   const number = status ?? (typeof stated === "number" ? stated : 500);
   return {
-    code: typeof code === "string" ? code : `http-${number}`,
+    code: isCode(code) ? code : `http-${number}`,
     status: number,
     retryable: typeof retryable === "boolean" ? retryable : number === 429 || number >= 500,
     field: typeof field === "string" ? field : null,
@@ -38,8 +39,13 @@ export function readProblem(json: unknown, status?: number): Problem {
   };
 }
 
+/** Codes stand in error messages; nothing else from outside does. */
+function isCode(code: unknown): code is string {
+  return typeof code === "string" && CODE.test(code);
+}
+
 function readFault(json: unknown): EnvelopeFault[] {
   const { pointer, code } = (typeof json === "object" && json !== null ? json : {}) as Record<string, unknown>;
   const index = typeof pointer === "string" ? POINTER.exec(pointer)?.[1] : undefined;
-  return index === undefined ? [] : [{ index: Number(index), code: typeof code === "string" ? code : "malformed" }];
+  return index === undefined ? [] : [{ index: Number(index), code: isCode(code) ? code : "malformed" }];
 }

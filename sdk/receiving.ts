@@ -31,7 +31,7 @@ export interface NotOpened {
   readonly isRefused: boolean;
 }
 
-export interface ReceivingPorts {
+interface ReceivingPorts {
   readonly store: Store;
   readonly opener: Opener;
   readonly answerRekey: (peerId: string, sessionId: Uint8Array) => Promise<void>;
@@ -60,12 +60,12 @@ export class Receiving {
 
   onOpen(connection: StreamConnection): void {
     this.#connection = connection;
+    this.flush();
   }
 
+  /** What was answered, and did not arrive, is sent again on the next connection, and answered there. */
   onClose(): void {
     this.#connection = null;
-    // Whatever was not answered is sent again on the next connection, and answered there.
-    this.#acks = [];
   }
 
   /** Items of one message of the stream: opened in one transaction, or in few. */
@@ -119,7 +119,9 @@ export class Receiving {
   flush(): void {
     if (this.#ackScheduled !== null) clearImmediate(this.#ackScheduled);
     this.#ackScheduled = null;
-    while (this.#acks.length > 0) this.#connection?.send([{ type: "ack", items: this.#acks.splice(0, ACK_ITEMS_MAX) }]);
+    const connection = this.#connection;
+    if (connection === null) return;
+    while (this.#acks.length > 0) connection.send([{ type: "ack", items: this.#acks.splice(0, ACK_ITEMS_MAX) }]);
   }
 
   #settle(item: ItemFrame, opening: Opening, connection: StreamConnection | null): void {
@@ -188,7 +190,6 @@ export class Receiving {
 
   /** Those of one turn of the event loop leave together. */
   #ack(item: StreamItemId): void {
-    if (this.#connection === null) return;
     this.#acks.push(item);
     this.#ackScheduled ??= setImmediate(() => this.flush());
   }

@@ -27,7 +27,7 @@ const CLAIM_RETRY_MS = { firstMs: 250, lastMs: 10_000 };
 /** `u8(1) ‖ lp(content_type) ‖ u32(length of body)` without the content type. */
 const FRAME_HEAD_BYTES = 1 + 2 + 4;
 
-export interface SealingPorts {
+interface SealingPorts {
   readonly store: Store;
   readonly client: ServiceClient;
   readonly me: Identity;

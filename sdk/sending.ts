@@ -33,7 +33,7 @@ const TOO_OLD = "message-id-too-old";
 /** Refusals that are not about the envelopes. */
 const AGENT_CODES: ReadonlySet<string> = new Set(["agent-suspended", "agent-unknown"]);
 
-export interface SendingPorts {
+interface SendingPorts {
   readonly store: Store;
   readonly client: ServiceClient;
   readonly sealing: Sealing;

@@ -23,7 +23,7 @@ import { signRequest } from "./request-signature.ts";
 const ANSWER_MS_MAX = 15_000;
 const SIGNINGS_MAX = 3;
 
-export interface Upload {
+interface Upload {
   readonly signedPrekey: SignedPrekey;
   /** At most 200. */
   readonly oneTimePrekeys: readonly OneTimePrekey[];

@@ -30,7 +30,7 @@ const ONE_TIME_PREKEYS_LOW = 20;
 /** One-time prekeys of one upload: what the service takes. */
 const UPLOAD_MAX = 200;
 
-export interface UpkeepPorts {
+interface UpkeepPorts {
   readonly store: Store;
   readonly client: ServiceClient;
   readonly me: Identity;

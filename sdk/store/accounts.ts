@@ -2,11 +2,11 @@
  * Who this agent is, where it is registered, and the claims of bundles that are under way.
  */
 import { randomUUID } from "node:crypto";
+import type { DatabaseSync } from "node:sqlite";
 import { createIdentity, type Identity, identityFromSeed } from "../../protocol/identity.ts";
 import { DAY_MS } from "../../protocol/limits.ts";
 import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
 import type { Sealer } from "./seal.ts";
-import type { DatabaseSync } from "./sqlite.ts";
 
 const SEED_PLACE = "identity.seed:1";
 

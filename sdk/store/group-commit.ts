@@ -5,8 +5,8 @@
  * itself fails, all works of the group have changed nothing. Works run in the order in which they were asked for.
  */
 
+import type { DatabaseSync } from "node:sqlite";
 import { StoreError } from "../errors.ts";
-import type { DatabaseSync } from "./sqlite.ts";
 
 /** Works of one commit. Fewer, and the fsync shows; more, and one commit keeps the event loop for longer than some 50 ms. */
 const GROUP_MAX = 500;

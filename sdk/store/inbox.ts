@@ -4,17 +4,17 @@
  * An id is remembered, with its outcome, in the transaction in which its message was decrypted, until 40 days after the id's time (protocol.md §4).
  */
 
+import type { DatabaseSync } from "node:sqlite";
 import type { FrameFault } from "../../protocol/frame.ts";
 import { DAY_MS } from "../../protocol/limits.ts";
 import { messageIdTime } from "../../protocol/message-id.ts";
 import { type Content, decodeContent, encodeContent } from "./content.ts";
 import type { Sealer } from "./seal.ts";
-import type { DatabaseSync } from "./sqlite.ts";
 
 const REMEMBERED_MS = 40 * DAY_MS;
 
 /** waiting: decrypted, its handler has not succeeded yet; handled: to be acknowledged; otherwise it was refused for good. */
-export type ReceivedOutcome = "waiting" | "handled" | FrameFault;
+type ReceivedOutcome = "waiting" | "handled" | FrameFault;
 
 export interface ReceivedMessage extends Content {
   readonly senderId: string;

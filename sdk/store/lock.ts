@@ -6,9 +6,9 @@
  * exclude each other as well. On network file systems it is as good as their locks.
  */
 
+import { DatabaseSync } from "node:sqlite";
 import { StoreError } from "../errors.ts";
 import { createPrivately } from "./private-file.ts";
-import { DatabaseSync } from "./sqlite.ts";
 
 const SQLITE_BUSY = 5;
 

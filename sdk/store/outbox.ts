@@ -5,10 +5,10 @@
  * States only move forward, and the first end stays, in whatever order answers and receipts arrive.
  */
 
+import type { DatabaseSync } from "node:sqlite";
 import { DAY_MS } from "../../protocol/limits.ts";
 import { type Content, decodeContent, encodeContent } from "./content.ts";
 import type { Sealer } from "./seal.ts";
-import type { DatabaseSync } from "./sqlite.ts";
 
 /** In their order; stored by their index. The last three are ends. */
 const STATES = ["pending", "accepted", "delivered", "acknowledged", "discarded", "rejected"] as const;
@@ -29,7 +29,6 @@ export interface OutboxStatus {
   readonly state: OutboxState;
   /** Why it was discarded or rejected; null otherwise. */
   readonly code: string | null;
-  readonly isControl: boolean;
   readonly createdAt: number;
   /** When this store learned of the state. */
   readonly changedAt: number;
@@ -45,12 +44,12 @@ export interface PendingEnvelope {
   readonly envelope: Uint8Array;
 }
 
-export interface NewMessage extends Omit<PendingEnvelope, "n"> {
+interface NewMessage extends Omit<PendingEnvelope, "n"> {
   readonly content: Content;
   readonly isControl: boolean;
 }
 
-export interface UnansweredMessage {
+interface UnansweredMessage {
   readonly n: number;
   readonly messageId: string;
 }
@@ -84,12 +83,13 @@ export class Outbox {
     return found;
   }
 
-  /** True when it moved forward; false for an unknown message, an earlier state, and after an end. */
-  move(messageId: string, state: OutboxState, { at, code = null }: { at: number; code?: string | null }): boolean {
+  /** Null when it did not move forward: an unknown message, an earlier state, or after an end. */
+  move(messageId: string, state: OutboxState, { at, code = null }: { at: number; code?: string | null }): Moved | null {
     const index = STATES.indexOf(state);
     const ended = index >= FIRST_END ? 1 : 0;
-    const { changes } = this.#statements.move.run({ messageId, state: index, ended, code, at, firstEnd: FIRST_END });
-    return changes === 1;
+    const change = { messageId, state: index, ended, code, at, firstEnd: FIRST_END };
+    const row = this.#statements.move.get(change) as { recipient_id: string; is_control: number } | undefined;
+    return row === undefined ? null : { recipientId: row.recipient_id, isControl: row.is_control === 1 };
   }
 
   /** Null when it is not known (any more). */
@@ -101,7 +101,6 @@ export class Outbox {
       recipientId: row.recipient_id,
       state: STATES[row.state] ?? "pending",
       code: row.code,
-      isControl: row.is_control === 1,
       createdAt: row.created_at,
       changedAt: row.changed_at,
     };
@@ -126,6 +125,11 @@ export class Outbox {
   }
 }
 
+interface Moved {
+  readonly recipientId: string;
+  readonly isControl: boolean;
+}
+
 interface PendingRow {
   n: number;
   message_id: string;
@@ -138,7 +142,6 @@ interface StatusRow {
   recipient_id: string;
   state: number;
   code: string | null;
-  is_control: number;
   created_at: number;
   changed_at: number;
 }
@@ -160,10 +163,11 @@ function prepare(database: DatabaseSync) {
       `UPDATE outbox SET state = :state, code = :code, changed_at = :at,
          envelope = CASE WHEN :ended THEN NULL ELSE envelope END,
          sealed_content = CASE WHEN :ended THEN NULL ELSE sealed_content END
-       WHERE message_id = :messageId AND state < :state AND state < :firstEnd`,
+       WHERE message_id = :messageId AND state < :state AND state < :firstEnd
+       RETURNING recipient_id, is_control`,
     ),
     status: database.prepare(
-      "SELECT recipient_id, state, code, is_control, created_at, changed_at FROM outbox WHERE message_id = ?",
+      "SELECT recipient_id, state, code, created_at, changed_at FROM outbox WHERE message_id = ?",
     ),
     content: database.prepare("SELECT sealed_content FROM outbox WHERE message_id = ?"),
     unanswered: database.prepare("SELECT n, message_id FROM outbox WHERE state IN (1, 2) AND n > ? ORDER BY n LIMIT ?"),

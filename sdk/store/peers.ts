@@ -5,11 +5,11 @@
  * it back, or forgets it, with the work or the group that changed it.
  */
 
+import type { DatabaseSync } from "node:sqlite";
 import { type Peer, unknownPeer } from "../../protocol/peer.ts";
 import { decodePeer, encodePeer } from "../../protocol/peer-record.ts";
 import type { Held } from "./group-commit.ts";
 import type { Sealer } from "./seal.ts";
-import type { DatabaseSync } from "./sqlite.ts";
 
 /** Records in memory between groups. Fewer, and a busy agent decodes them again and again; each is some kilobytes. */
 const OPEN_MAX = 1_000;

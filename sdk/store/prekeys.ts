@@ -4,11 +4,11 @@
  * A prekey is stored before it is uploaded. The private half of a one-time prekey is deleted in the transaction of the message that used it.
  */
 
+import type { DatabaseSync } from "node:sqlite";
 import { DAY_MS } from "../../protocol/limits.ts";
 import type { OneTimePrekey, OwnPrekey, SignedPrekey } from "../../protocol/prekeys.ts";
 import type { KeyPair } from "../../protocol/primitives/primitives.ts";
 import type { Sealer } from "./seal.ts";
-import type { DatabaseSync } from "./sqlite.ts";
 
 /** After its deprecation: 1 day of a fetched bundle, 30 of an unanswered session, 30 in the mailbox, and a margin (protocol.md §2). */
 const DEPRECATED_KEPT_MS = 62 * DAY_MS;
@@ -16,7 +16,7 @@ const DEPRECATED_KEPT_MS = 62 * DAY_MS;
 /** 30 days to be handed out, 62 until its message has come (protocol.md §2). */
 const ONE_TIME_KEPT_MS = 92 * DAY_MS;
 
-export type PrekeyKind = "signed" | "one-time";
+type PrekeyKind = "signed" | "one-time";
 
 export class Prekeys {
   readonly #sealer: Sealer;

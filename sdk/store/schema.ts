@@ -5,8 +5,8 @@
  * sealed is known to the service as well: ids, states, envelopes, public keys.
  */
 
+import type { DatabaseSync } from "node:sqlite";
 import { StoreError } from "../errors.ts";
-import type { DatabaseSync } from "./sqlite.ts";
 
 /** Each entry makes the next version of the one before. An entry that was released is never changed. */
 const VERSIONS: readonly string[] = [

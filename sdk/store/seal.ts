@@ -8,7 +8,7 @@
  * Each opening of a store has a fresh salt, so that random nonces of 96 bits only have to differ within it. A value moved to
  * another row, column or table does not open.
  */
-import { asciiBytes, concat, label } from "../../protocol/bytes.ts";
+import { asciiBytes, concat, EMPTY, label } from "../../protocol/bytes.ts";
 import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
 import { StoreError } from "../errors.ts";
 
@@ -22,6 +22,8 @@ const HEAD_BYTES = 1 + SALT_BYTES + NONCE_BYTES;
 const INFO = asciiBytes("sealpost/store/v1");
 const AAD_LABEL = label("sealpost/store/v1");
 
+const NONCES_DRAWN = 256;
+
 /** Derived keys kept in memory: one for each opening whose values still lie in the store. More is only slower. */
 const DERIVED_KEYS_MAX = 64;
 
@@ -29,6 +31,7 @@ export class Sealer {
   readonly #storeKey: Uint8Array;
   readonly #salt: Uint8Array;
   readonly #key: Uint8Array;
+  #nonces: Uint8Array = EMPTY;
   readonly #derived = new Map<string, Uint8Array>();
 
   /** `storeKey`: 32 bytes. */
@@ -40,7 +43,7 @@ export class Sealer {
 
   /** `place` is ASCII: table, column and row. */
   seal(place: string, value: Uint8Array): Uint8Array {
-    const nonce = nodeRandom(NONCE_BYTES);
+    const nonce = this.#nextNonce();
     const { ciphertext, tag } = nodePrimitives.chacha20Poly1305Seal(this.#key, nonce, value, aad(place));
     return concat(Uint8Array.of(FORM), this.#salt, nonce, ciphertext, tag);
   }
@@ -55,6 +58,14 @@ export class Sealer {
     const value = nodePrimitives.chacha20Poly1305Open(key, nonce, parts, aad(place));
     if (value === null) throw damaged();
     return value;
+  }
+
+  /** Random, drawn for many values at once: nonces are no secret, and each draw costs as much as the sealing. */
+  #nextNonce(): Uint8Array {
+    if (this.#nonces.length === 0) this.#nonces = nodeRandom(NONCES_DRAWN * NONCE_BYTES);
+    const nonce = this.#nonces.subarray(0, NONCE_BYTES);
+    this.#nonces = this.#nonces.subarray(NONCE_BYTES);
+    return nonce;
   }
 
   #keyOf(salt: Uint8Array): Uint8Array {

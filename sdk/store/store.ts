@@ -8,7 +8,8 @@
 
 import { mkdirSync } from "node:fs";
 import { dirname } from "node:path";
-import { AgentError, StoreError } from "../errors.ts";
+import { DatabaseSync } from "node:sqlite";
+import { AgentError, AgentStopped, StoreError } from "../errors.ts";
 import { Accounts } from "./accounts.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { Inbox } from "./inbox.ts";
@@ -20,7 +21,6 @@ import { Prekeys } from "./prekeys.ts";
 import { createPrivately } from "./private-file.ts";
 import { migrate } from "./schema.ts";
 import { Sealer } from "./seal.ts";
-import { DatabaseSync } from "./sqlite.ts";
 
 export interface StoreOptions {
   /** The database file; `<path>.lock`, `-wal` and `-shm` lie beside it. Its folder is made if there is none. */
@@ -83,8 +83,9 @@ export class Store {
     }
   }
 
-  /** Runs `work` in the next group (group-commit.ts) and resolves after its commit. Throws what `work` throws, and `store-fault`. */
+  /** Runs `work` in the next group (group-commit.ts) and resolves after its commit. Throws what `work` throws, `store-fault`, and `closed`. */
   commit<T>(work: () => T): Promise<T> {
+    if (!this.#database.isOpen) return Promise.reject(new AgentStopped("closed"));
     return this.#groups.run(work);
   }
 

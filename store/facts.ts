@@ -26,7 +26,7 @@ export async function addFact(client: Queryable, fact: Fact, now = Date.now()): 
   await client.query({
     name: "add-fact",
     text: `INSERT INTO facts (id, topic, key, counter, value, headers, created_at)
-           SELECT $1, $2, $3, coalesce(max(counter), 0) + 1, $4, $5, $6 FROM facts WHERE key = $3::text
+           SELECT $1::uuid, $2::text, $3::text, coalesce(max(counter), 0) + 1, $4::bytea, $5::jsonb, $6::bigint FROM facts WHERE key = $3::text
            ON CONFLICT (id) DO NOTHING`,
     values: [fact.id, fact.topic, fact.key, fact.value, JSON.stringify(fact.headers), now],
   });

@@ -4,7 +4,7 @@
  * Promise: nothing that exists is ever changed or deleted here. A partition count is fixed once there is data (a key would move), and
  * a retention that somebody set on a running cluster is for a person to change back.
  */
-import { ConfigResourceTypes } from "kafkajs";
+import kafkajs from "kafkajs";
 import { Unavailable } from "../protocol/refusal.ts";
 import { catalogue } from "./catalogue.ts";
 import type { KafkaDoor } from "./kafka.ts";
@@ -90,7 +90,7 @@ export async function checkTopics(kafka: KafkaDoor, layout: TopicLayout = {}): P
       admin.describeConfigs({
         includeSynonyms: false,
         resources: present.map(({ name, config }) => ({
-          type: ConfigResourceTypes.TOPIC,
+          type: kafkajs.ConfigResourceTypes.TOPIC,
           name,
           configNames: Object.keys(config),
         })),

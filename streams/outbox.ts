@@ -1,0 +1,128 @@
+/**
+ * From the outbox to Kafka: what a step wrote is published after its commit, step after step.
+ *
+ * Promises: step k's rows are appended before step k + 1's; at most two steps are unpublished; a row is deleted only when every replica
+ * has it. Rows that another owner left are published from the table. What is not published when the runner gives up stays in the table.
+ */
+
+import { aborted } from "./backoff.ts";
+import type { Appender, OutboxRow, PartitionId, StepStore } from "./consumer.ts";
+import { Interrupted, type Patience } from "./patience.ts";
+import type { Failpoints } from "./runner-options.ts";
+
+export type Published = PartitionId & { readonly below: number };
+
+export interface Outbox {
+  /** Resolves when one more step may be committed. Rejects with `Interrupted`. */
+  room(until: AbortSignal): Promise<void>;
+  /** Takes what a committed step wrote; does not wait. `onPublished` is called when Kafka has it all. */
+  publish(rows: readonly OutboxRow[], onPublished: () => void): void;
+  /**
+   * Publishes the rows of a partition that stand in the table and were not published by this runner, in order. Nothing may be on its
+   * way: `drained` first. Rejects with `Interrupted`.
+   */
+  publishLeftovers(partition: PartitionId, until: AbortSignal): Promise<void>;
+  /** Resolves when everything handed over is published. Rejects with `Interrupted`. */
+  drained(until: AbortSignal): Promise<void>;
+  /** Input offsets below which rows are published and still in the table. */
+  published(): readonly Published[];
+  /** Forgets them: they were deleted. */
+  forget(published: readonly Published[]): void;
+  state(): { readonly steps: number; readonly ageSeconds: number };
+}
+
+export interface OutboxOptions {
+  readonly group: string;
+  readonly store: Pick<StepStore<never>, "leftovers">;
+  readonly appender: Appender;
+  readonly patience: Patience;
+  readonly failpoints: Failpoints;
+  readonly givenUp: AbortSignal;
+  readonly onFatal: (error: unknown) => void;
+}
+
+/** One on its way and one behind it: more would not be faster, only more to repeat after a crash. */
+const unpublishedStepsMax = 2;
+/** Rows of a large step, a few MB at most. */
+const leftoversPage = 100;
+/** PostgreSQL's largest integer: behind every row of an offset. */
+const nMax = 2_147_483_647;
+
+export function createOutbox(options: OutboxOptions): Outbox {
+  const { group, store, appender, patience, failpoints, givenUp, onFatal } = options;
+  const marks = new Map<string, Published>();
+  /** When each unpublished step was committed, oldest first. */
+  const unpublished: number[] = [];
+  let last: Promise<void> = Promise.resolve();
+  const waiting: (() => void)[] = [];
+
+  async function append(rows: readonly OutboxRow[], until: AbortSignal): Promise<void> {
+    if (rows.length > 0) await patience.persist(() => appender.append(rows, { deadlineMs: "never" }), until);
+  }
+
+  function mark({ topic, partition }: PartitionId, below: number): void {
+    marks.set(nameOf({ topic, partition }), { topic, partition, below });
+  }
+
+  async function publishStep(rows: readonly OutboxRow[], onPublished: () => void): Promise<void> {
+    await append(rows, givenUp);
+    failpoints.hit("after-publish");
+    // In order: the last row of each partition is the mark that stays.
+    for (const row of rows) mark({ topic: row.inputTopic, partition: row.inputPartition }, row.inputOffset + 1);
+    unpublished.shift();
+    onPublished();
+    for (const wake of waiting.splice(0)) wake();
+  }
+
+  return {
+    async room(until) {
+      while (unpublished.length >= unpublishedStepsMax) {
+        await Promise.race([new Promise<void>((resolve) => waiting.push(resolve)), aborted(until)]);
+        if (until.aborted) throw new Interrupted();
+      }
+    },
+
+    publish(rows, onPublished) {
+      unpublished.push(Date.now());
+      last = last
+        .then(() => publishStep(rows, onPublished))
+        .catch((error: unknown) => {
+          if (!givenUp.aborted) onFatal(error);
+          // Nothing that comes after this step may be published by this runner.
+          return new Promise<never>(() => undefined);
+        });
+    },
+
+    async publishLeftovers(id, until) {
+      let after = { inputOffset: (marks.get(nameOf(id))?.below ?? 0) - 1, n: nMax };
+      for (;;) {
+        const rows = await patience.persist(() => store.leftovers(group, id, leftoversPage, after), until);
+        await append(rows, until);
+        const end = rows.at(-1);
+        if (end === undefined) return;
+        // A full page may have ended in the middle of an offset's rows.
+        const isLast = rows.length < leftoversPage;
+        mark(id, isLast ? end.inputOffset + 1 : end.inputOffset);
+        if (isLast) return;
+        after = { inputOffset: end.inputOffset, n: end.n };
+      }
+    },
+
+    async drained(until) {
+      await Promise.race([last, aborted(until)]);
+      if (until.aborted && unpublished.length > 0) throw new Interrupted();
+    },
+    published: () => Array.from(marks.values()),
+    forget(published) {
+      for (const one of published) if (marks.get(nameOf(one)) === one) marks.delete(nameOf(one));
+    },
+    state: () => ({
+      steps: unpublished.length,
+      ageSeconds: unpublished[0] === undefined ? 0 : (Date.now() - unpublished[0]) / 1_000,
+    }),
+  };
+}
+
+function nameOf({ topic, partition }: PartitionId): string {
+  return `${topic} ${partition}`;
+}

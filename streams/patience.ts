@@ -1,0 +1,46 @@
+/**
+ * The same thing again while the world is at fault: nothing advances, nothing is lost, and readiness says so.
+ */
+import type pino from "pino";
+import { Unavailable } from "../protocol/refusal.ts";
+import { backoffMs, pause } from "./backoff.ts";
+
+/** The wait was ended from outside: the caller gives up what it was about, quietly. */
+export class Interrupted extends Error {
+  override readonly name = "Interrupted";
+}
+
+export interface Patience {
+  /** Is somebody waiting for the world right now? */
+  readonly waiting: boolean;
+  /**
+   * Runs `work` until it does not throw `Unavailable`; other errors leave at once. Rejects with `Interrupted` when `signal` is aborted
+   * while it waits.
+   */
+  persist<Result>(work: () => Promise<Result>, signal: AbortSignal): Promise<Result>;
+}
+
+export function createPatience(log: pino.Logger, onRetry: (door: string) => void): Patience {
+  let waiting = 0;
+  return {
+    get waiting() {
+      return waiting > 0;
+    },
+    async persist(work, signal) {
+      for (let attempt = 0; ; attempt++) {
+        try {
+          return await work();
+        } catch (error) {
+          if (!(error instanceof Unavailable)) throw error;
+          if (signal.aborted) throw new Interrupted();
+          log.warn({ err: error, attempt }, "a server is away; the same again after a pause");
+          onRetry(error.door);
+        }
+        waiting++;
+        await pause(backoffMs(attempt), signal);
+        waiting--;
+        if (signal.aborted) throw new Interrupted();
+      }
+    },
+  };
+}

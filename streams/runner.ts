@@ -1,0 +1,249 @@
+/**
+ * Runs a consumer: fetches, decodes, applies in steps, publishes, commits, until it is told to stop (architecture §1.2).
+ *
+ *     subscription.ts   kafkajs: batches in, seeks and commits out      step-loop.ts   records -> transactions, faults told apart
+ *     ownership.ts      which partitions, from which position           outbox.ts      committed -> published -> deleted
+ *                                  upkeep.ts   what is done by the clock
+ *
+ * This file joins them: it decides whether a batch may be applied, and builds the Kafka consumer anew when it has crashed or stands
+ * still.
+ *
+ * Promises: the position in PostgreSQL is the truth, Kafka's committed offset a hint that never runs ahead of what is published. While
+ * the world is at fault nothing advances, `ready` is false, and nothing is lost.
+ */
+import { aborted, backoffMs, pause } from "./backoff.ts";
+import type { PartitionId, PlainConsumer, StepConsumer } from "./consumer.ts";
+import { createExclusive } from "./exclusive.ts";
+import { admit } from "./log-range.ts";
+import { createOutbox } from "./outbox.ts";
+import { createOwnership, type Fetching, type Owned, partitionName } from "./ownership.ts";
+import { createPatience, Interrupted } from "./patience.ts";
+import { asStepConsumer, plainStore } from "./plain-store.ts";
+import { receive } from "./receive.ts";
+import { type PlainRunnerOptions, type StepRunnerOptions, usualTiming } from "./runner-options.ts";
+import { createStepLoop } from "./step-loop.ts";
+import { type FetchedBatch, type Subscription, type SubscriptionEvents, subscribe } from "./subscription.ts";
+import { type PartitionLag, startUpkeep } from "./upkeep.ts";
+
+export interface Runner {
+  /** Are positions loaded and all servers there? */
+  ready(): boolean;
+  /** As of the last look at the log's ends. */
+  lag(): readonly PartitionLag[];
+  /** Looks at all partitions at rest now, as it does every 30 s: after a gap was accepted, for example. Never rejects. */
+  check(): Promise<void>;
+  /** Ends the step under way, publishes what is committed, commits offsets, leaves the group. Never rejects. */
+  stop(): Promise<void>;
+}
+
+/** Runs a consumer without state. Returns at once. */
+export function runPlainConsumer<In>(consumer: PlainConsumer<In>, options: PlainRunnerOptions): Runner {
+  return run(asStepConsumer(consumer), { ...options, store: plainStore(options.kafka) }, false);
+}
+
+/** Runs a consumer with state. Returns at once; it joins its group, and joins again, by itself. */
+export function runConsumer<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<Tx>): Runner {
+  return run(consumer, options, true);
+}
+
+/** The partitions of one generation of the group. */
+interface Assignment {
+  readonly ids: readonly PartitionId[];
+  readonly over: AbortController;
+  /** By `partitionName`; null until their positions are known. */
+  owned: ReadonlyMap<string, Owned> | null;
+  taken: Promise<void>;
+}
+
+/** A close that takes longer is left to itself: the coordinator will miss the member soon enough. */
+const closeMsMax = 10_000;
+
+function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<Tx>, hasState: boolean): Runner {
+  const { kafka, codec, store, appender, metrics, failpoints = { hit: () => undefined } } = options;
+  const timing = { ...usualTiming, ...options.timing };
+  const group = consumer.name;
+  const log = options.log.child({ consumer: group });
+  const topics = new Map(consumer.reads.map((topic) => [topic.name, topic]));
+
+  /** From here on nothing is applied; what is committed is still published. */
+  const stopping = new AbortController();
+  /** From here on nothing happens at all. */
+  const givenUp = new AbortController();
+  const exclusive = createExclusive();
+  const patience = createPatience(log, (door) => metrics.retry(group, door));
+  let subscription: Subscription | null = null;
+  let assignment: Assignment | null = null;
+  let building: Promise<void> = Promise.resolve();
+  let crashes = 0;
+  let stalls = 0;
+  let isStopped: Promise<void> | null = null;
+
+  const fetching: Fetching = {
+    seek: (id, offset) => subscription?.seek(id, offset),
+    pause: (id) => subscription?.pause(id),
+    resume: (id) => subscription?.resume(id),
+  };
+  const outbox = createOutbox({ group, store, appender, patience, failpoints, onFatal, givenUp: givenUp.signal });
+  const atGap = hasState ? "stop" : "begin-again";
+  const ownership = createOwnership({ group, kafka, store, outbox, patience, fetching, log, atGap });
+  const parts = { consumer, store, codec, outbox, exclusive, patience, fetching, failpoints, metrics, log };
+  const loop = createStepLoop<In, Tx>({ ...parts, onFatal, givenUp: stopping.signal });
+  const upkeep = startUpkeep({
+    ...{ group, store, outbox, ownership, timing, failpoints, metrics, log, check, onStall },
+    owned: () => (assignment?.owned == null ? null : Array.from(assignment.owned.values())),
+    subscription: () => subscription,
+    heldUp: () => patience.waiting || outbox.state().ageSeconds * 1_000 > timing.tickMs,
+  });
+  build();
+
+  function onFatal(error: unknown): void {
+    if (givenUp.signal.aborted) return;
+    log.error({ err: error }, "the consumer cannot go on");
+    stopping.abort();
+    givenUp.abort();
+    assignment?.over.abort();
+    options.onFatal(error);
+  }
+
+  /** Quiet where the work was given up on purpose; anything else that was thrown is a bug. */
+  async function orFatal<Result>(work: () => Promise<Result>, otherwise: Result): Promise<Result> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!(error instanceof Interrupted)) onFatal(error);
+      return otherwise;
+    }
+  }
+
+  /** Joins the group with a consumer of Kafka's that is new; the old one, if there is one, is given up. */
+  function build(delayMs = 0): void {
+    building = building.then(() =>
+      orFatal(async () => {
+        const old = subscription;
+        subscription = null;
+        assignment?.over.abort();
+        assignment = null;
+        await Promise.race([old?.close(), pause(closeMsMax, stopping.signal)]);
+        await pause(delayMs, stopping.signal);
+        if (stopping.signal.aborted) return;
+        const { pace } = consumer;
+        const current: { is: Subscription | null } = { is: null };
+        const joined = await patience.persist(
+          () => subscribe(kafka, { group, topics: Array.from(topics.keys()), pace }, eventsOf(current)),
+          stopping.signal,
+        );
+        current.is = joined;
+        subscription = joined;
+      }, undefined),
+    );
+  }
+
+  /** What an older subscription still says is not heard. */
+  function eventsOf(source: { readonly is: Subscription | null }): SubscriptionEvents {
+    const isCurrent = () => source.is !== null && source.is === subscription;
+    return {
+      onAssigned: (ids) => isCurrent() && assign(ids),
+      onBatch: async (batch, lost) => isCurrent() && orFatal(() => onBatch(batch, lost), false),
+      onSkipped: (id, nextOffset) => {
+        const owned = assignment?.owned?.get(partitionName(id));
+        if (isCurrent() && owned !== undefined) owned.seen = nextOffset;
+      },
+      onCrash: (error) => {
+        if (!isCurrent() || stopping.signal.aborted) return;
+        log.warn({ err: error }, "the Kafka consumer ended; it is built anew");
+        build(backoffMs(crashes++));
+      },
+    };
+  }
+
+  function assign(ids: readonly PartitionId[]): void {
+    assignment?.over.abort();
+    const next: Assignment = { ids, over: new AbortController(), owned: null, taken: Promise.resolve() };
+    assignment = next;
+    if (stopping.signal.aborted) return;
+    next.taken = orFatal(async () => {
+      const owned = await exclusive.run(() => ownership.take(ids, next.over.signal));
+      next.owned = new Map(owned.map((one) => [partitionName(one), one]));
+      crashes = 0;
+      log.info({ partitions: ids.length }, "positions are loaded");
+    }, undefined);
+  }
+
+  async function onBatch(batch: FetchedBatch, lost: AbortSignal): Promise<boolean> {
+    const current = assignment;
+    if (current === null) return false;
+    // The batch comes as soon as the group has met; the positions take a moment longer.
+    if (current.owned === null) await Promise.race([current.taken, aborted(lost), aborted(stopping.signal)]);
+    const owned = current.owned?.get(partitionName(batch));
+    const topic = topics.get(batch.topic);
+    if (owned === undefined || topic === undefined || owned.stopped || lost.aborted) return false;
+    if (!(await isNext(owned, batch, lost))) return false;
+
+    const from = owned.position;
+    const values = batch.messages.map(({ value }) => value);
+    if (codec.learn(values) !== null) await patience.persist(async () => codec.learn(values), eitherOf(lost));
+    const records = batch.messages.map((message) => receive(consumer, codec, topic, batch.partition, message));
+    const applied = await loop.apply(owned, { records, from, to: batch.nextOffset }, lost);
+    if (applied) stalls = 0;
+    return applied;
+  }
+
+  /** May the batch be applied at the partition's position? If not, the next fetch starts there, or the partition stands. */
+  async function isNext(owned: Owned, batch: FetchedBatch, lost: AbortSignal): Promise<boolean> {
+    const verdict = admit(owned.position, batch.fetchedOffset, batch.highWatermark);
+    if (verdict === "apply") return true;
+    if (verdict === "seek") fetching.seek(owned, owned.position);
+    if (verdict === "seek") return false;
+    const until = eitherOf(lost);
+    if (verdict === "ask") {
+      const range = (await patience.persist(() => ownership.ranges([owned.topic]), until)).get(partitionName(owned));
+      if (range !== undefined && range.low <= owned.position) return true;
+    }
+    await ownership.confirm(owned, until);
+    return false;
+  }
+
+  function eitherOf(lost: AbortSignal): AbortSignal {
+    return AbortSignal.any([lost, stopping.signal]);
+  }
+
+  async function check(): Promise<void> {
+    const current = assignment;
+    if (!hasState || current?.owned == null) return;
+    const quietSince = Date.now() - timing.tickMs;
+    const idle = Array.from(current.owned.values()).filter(
+      ({ stopped, progressAt }) => stopped || progressAt < quietSince,
+    );
+    if (idle.length > 0)
+      await orFatal(() => exclusive.run(() => ownership.check(idle, current.over.signal)), undefined);
+  }
+
+  function onStall(): void {
+    if (stopping.signal.aborted) return;
+    if (stalls++ > 0) onFatal(new Error("the consumer stands still, also after it was built anew"));
+    else {
+      log.warn("records wait and nothing comes: the Kafka consumer is built anew");
+      build();
+    }
+  }
+
+  return {
+    ready: () => assignment?.owned != null && !patience.waiting && !stopping.signal.aborted,
+    lag: upkeep.lag,
+    check,
+    stop() {
+      isStopped ??= (async () => {
+        stopping.abort();
+        assignment?.over.abort();
+        const drain = AbortSignal.timeout(timing.drainMs);
+        await Promise.race([exclusive.run(async () => undefined), aborted(drain)]);
+        await outbox.drained(drain).catch(() => undefined);
+        await Promise.race([upkeep.stop(), pause(closeMsMax)]);
+        givenUp.abort();
+        await building;
+        await Promise.race([subscription?.close(), pause(closeMsMax)]);
+      })();
+      return isStopped;
+    },
+  };
+}

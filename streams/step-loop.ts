@@ -1,0 +1,246 @@
+/**
+ * Applies fetched records, step after step: what several partitions brought in the same moment in one transaction.
+ *
+ * Rules (architecture §1.2), each in one place below:
+ * - every position of a step moves by compare-and-set; where another owner was faster, that partition is given up and the others'
+ *   records are applied again at once;
+ * - a record is applied only if the one before it was, for a step moves from the position as we know it;
+ * - when the answer to COMMIT is lost, the positions tell what happened, and only what the table holds is published;
+ * - data's fault: smaller steps until one record is found to blame; it becomes a dead letter in the next step. The world's fault: the
+ *   same again. Anything else is a bug and ends the process: nothing is lost, and nobody's record is blamed for it.
+ */
+import type pino from "pino";
+import { CommitUnknown, RecordFault, Refusal } from "../protocol/refusal.ts";
+import type { Codec } from "./codec.ts";
+import type { Inbound, Move, OutboxRow, StepConsumer, StepStore } from "./consumer.ts";
+import { byPlace, deadLetterRows, emittedRows, type Received } from "./emission.ts";
+import type { Exclusive } from "./exclusive.ts";
+import { createHalving } from "./halving.ts";
+import type { Outbox } from "./outbox.ts";
+import { type Fetching, type Owned, partitionName } from "./ownership.ts";
+import { Interrupted, type Patience } from "./patience.ts";
+import type { Failpoints, RunnerMetrics } from "./runner-options.ts";
+import { planStep, stepLimits } from "./step-plan.ts";
+
+export interface StepLoop<In> {
+  /**
+   * Applies a run of a partition's records. Resolves to true when all are applied, to false when they were given up: they must be fetched
+   * again from the partition's position. Rejects never.
+   */
+  apply(partition: Owned, run: Run<In>, lost: AbortSignal): Promise<boolean>;
+}
+
+/** Records without a gap between them: they lead from position `from` to position `to`. */
+export interface Run<In> {
+  readonly records: readonly Received<In>[];
+  readonly from: number;
+  readonly to: number;
+}
+
+export interface StepLoopOptions<In, Tx> {
+  readonly consumer: StepConsumer<In, Tx>;
+  readonly store: StepStore<Tx>;
+  readonly codec: Codec;
+  readonly outbox: Outbox;
+  readonly exclusive: Exclusive;
+  readonly patience: Patience;
+  readonly fetching: Fetching;
+  readonly failpoints: Failpoints;
+  readonly metrics: RunnerMetrics;
+  readonly log: pino.Logger;
+  readonly givenUp: AbortSignal;
+  readonly onFatal: (error: unknown) => void;
+}
+
+/** A partition's records that wait to be applied. */
+interface Queue<In> {
+  readonly partition: Owned;
+  rest: Run<In>;
+  readonly lost: AbortSignal;
+  readonly resolve: (applied: boolean) => void;
+}
+
+/** The beginning of a queue that is in a step, and the move it makes. */
+interface Slice<In> {
+  readonly queue: Queue<In>;
+  readonly records: readonly Received<In>[];
+  readonly move: Move;
+}
+
+export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLoop<In> {
+  const { consumer, store, codec, outbox, exclusive, patience, fetching, failpoints, metrics, log, givenUp, onFatal } =
+    options;
+  const group = consumer.name;
+  const queues = new Map<string, Queue<In>>();
+  const halving = createHalving(stepLimits.records);
+  let interruption = new AbortController();
+  let running = false;
+  givenUp.addEventListener("abort", () => interruption.abort());
+
+  async function run(): Promise<void> {
+    if (running) return;
+    running = true;
+    try {
+      // The batches of one fetch come one after the other within the same turn of the event loop.
+      await new Promise((resolve) => setImmediate(resolve));
+      while (queues.size > 0) await exclusive.run(runStep);
+    } catch (error) {
+      onFatal(error);
+      for (const queue of queues.values()) leave(queue, false);
+    } finally {
+      running = false;
+    }
+  }
+
+  async function runStep(): Promise<void> {
+    if (interruption.signal.aborted && !givenUp.aborted) interruption = new AbortController();
+    for (const queue of queues.values()) {
+      const continues = queue.rest.from === queue.partition.position;
+      if (!continues || queue.lost.aborted || givenUp.aborted) leave(queue, false);
+    }
+    const slices = nextStep();
+    if (slices.length === 0) return;
+    const startedAt = performance.now();
+    try {
+      await outbox.room(interruption.signal);
+      const done = await patience.persist(() => commit(slices), interruption.signal);
+      halving.succeeded();
+      if (done.outcome === "committed") {
+        const records = slices.reduce((sum, slice) => sum + slice.records.length, 0);
+        metrics.step(group, { records, seconds: (performance.now() - startedAt) / 1_000 });
+        settle(slices, done.rows);
+      } else await reload(slices, done.outcome);
+    } catch (error) {
+      if (error instanceof RecordFault || error instanceof Refusal) blame(slices, error);
+      else if (!(error instanceof Interrupted)) throw error;
+    }
+  }
+
+  function nextStep(): Slice<In>[] {
+    const waiting = Array.from(queues.values());
+    const limits = { ...stepLimits, records: halving.recordsMax };
+    const counts = planStep(
+      waiting.map(({ rest }) => rest.records),
+      limits,
+    );
+    return waiting.flatMap((queue, index) => {
+      const { rest, partition: owned } = queue;
+      const records = rest.records.slice(0, counts[index]);
+      const last = records.at(-1);
+      if (last === undefined) return [];
+      const to = records.length === rest.records.length ? rest.to : last.offset + 1;
+      return [{ queue, records, move: { topic: owned.topic, partition: owned.partition, from: rest.from, to } }];
+    });
+  }
+
+  async function commit(
+    slices: readonly Slice<In>[],
+  ): Promise<{ readonly outcome: "committed" | "moved" | "unknown"; readonly rows: readonly OutboxRow[] }> {
+    const records = slices.flatMap((slice) => slice.records);
+    const published = outbox.published();
+    let rows: OutboxRow[] = [];
+    async function work(tx: Tx): Promise<readonly OutboxRow[]> {
+      rows = await applied(records, tx);
+      failpoints.hit("before-commit");
+      return rows;
+    }
+    try {
+      const moves = slices.map(({ move }) => move);
+      const outcome = await store.commitStep(group, moves, published, work);
+      if (outcome === "committed") outbox.forget(published);
+      return { outcome, rows };
+    } catch (error) {
+      if (error instanceof CommitUnknown) return { outcome: "unknown", rows: [] };
+      throw error;
+    }
+  }
+
+  async function applied(records: readonly Received<In>[], tx: Tx): Promise<OutboxRow[]> {
+    const letters: OutboxRow[] = [];
+    const usable: Received<In>[] = [];
+    const inbound: Inbound<In>[] = [];
+    for (const record of records) {
+      if ("code" in record.outcome) {
+        letters.push(...deadLetterRows(codec, group, record, record.outcome.code, consumer.lament));
+      } else {
+        usable.push(record);
+        inbound.push(record.outcome.inbound);
+      }
+    }
+    const emits = inbound.length === 0 ? [] : await consumer.step(inbound, tx);
+    return [...letters, ...emittedRows(codec, group, emits, usable)].sort(byPlace);
+  }
+
+  /** The step is in the database: go on behind it and publish what it wrote. */
+  function settle(slices: readonly Slice<In>[], rows: readonly OutboxRow[]): void {
+    failpoints.hit("after-commit");
+    for (const slice of slices) {
+      for (const { topic, partition, offset, outcome } of slice.records) {
+        if (!("code" in outcome)) continue;
+        metrics.deadLetter(group, topic.name, outcome.code);
+        log.warn({ topic: topic.name, partition, offset, code: outcome.code }, "a record became a dead letter");
+      }
+      advance(slice);
+    }
+    outbox.publish(rows, () => {
+      for (const { queue, move } of slices) queue.partition.published = move.to;
+    });
+  }
+
+  function advance({ queue, records, move }: Slice<In>): void {
+    queue.partition.position = move.to;
+    queue.partition.progressAt = Date.now();
+    queue.rest = { records: queue.rest.records.slice(records.length), from: move.to, to: queue.rest.to };
+    if (queue.rest.records.length === 0) leave(queue, true);
+  }
+
+  /** Another owner was faster, or nobody knows whether we committed: the table tells, partition by partition. */
+  async function reload(slices: readonly Slice<In>[], why: "moved" | "unknown"): Promise<void> {
+    const wanted = slices.map(({ move }) => ({ topic: move.topic, partition: move.partition, startAt: move.from }));
+    const positions = await patience.persist(() => store.loadPositions(group, wanted), interruption.signal);
+    const nextOffsets = new Map(positions.map((position) => [partitionName(position), position.nextOffset]));
+    await outbox.drained(interruption.signal);
+    for (const slice of slices) {
+      const { queue, move } = slice;
+      const position = nextOffsets.get(partitionName(move));
+      // Not moved: its records are still to be applied, in the next step.
+      if (position === undefined || position === move.from) continue;
+      // Whoever moved it may not have come to publishing, and what comes after must not overtake it.
+      await outbox.publishLeftovers(move, interruption.signal);
+      if (why === "unknown" && position === move.to) {
+        queue.partition.published = move.to;
+        advance(slice);
+      } else {
+        log.warn({ topic: move.topic, partition: move.partition, position }, "another owner moved the position");
+        queue.partition.position = position;
+        leave(queue, false);
+      }
+    }
+  }
+
+  function blame(slices: readonly Slice<In>[], fault: RecordFault | Refusal): void {
+    const size = slices.reduce((sum, { records }) => sum + records.length, 0);
+    const [{ queue }] = slices as [Slice<In>];
+    const [record, ...others] = queue.rest.records as [Received<In>];
+    if (halving.failed(size, `${partitionName(queue.partition)} ${record.offset}`) !== "condemned") return;
+    // Not even its dead letter can be written: that is no longer the record's fault.
+    if ("code" in record.outcome) throw fault;
+    const code = fault instanceof Refusal ? fault.code : `sql-${fault.sqlState}`;
+    queue.rest = { ...queue.rest, records: [{ ...record, outcome: { code } }, ...others] };
+  }
+
+  function leave(queue: Queue<In>, applied: boolean): void {
+    queues.delete(partitionName(queue.partition));
+    if (!applied && !queue.lost.aborted) fetching.seek(queue.partition, queue.partition.position);
+    queue.resolve(applied);
+  }
+
+  return {
+    apply: (partition, rest, lost) =>
+      new Promise((resolve) => {
+        queues.set(partitionName(partition), { partition, rest, lost, resolve });
+        lost.addEventListener("abort", () => interruption.abort(), { once: true });
+        void run();
+      }),
+  };
+}

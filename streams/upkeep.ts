@@ -1,0 +1,134 @@
+/**
+ * What a runner does by the clock, off the path of records: offset commits, the end of published rows, a look at idle partitions, lag,
+ * and the watchdog for a consumer that stands still without an error (tulios/kafkajs#659).
+ */
+import type pino from "pino";
+import { Unavailable } from "../protocol/refusal.ts";
+import type { PartitionId, StepStore } from "./consumer.ts";
+import type { Outbox } from "./outbox.ts";
+import { type Owned, type Ownership, partitionName } from "./ownership.ts";
+import type { Failpoints, RunnerMetrics, Timing } from "./runner-options.ts";
+import type { Subscription } from "./subscription.ts";
+
+export interface PartitionLag extends PartitionId {
+  /** Records not yet applied. */
+  readonly records: number;
+  /** The partition stands until a gap is accepted. */
+  readonly stopped: boolean;
+}
+
+export interface UpkeepOptions {
+  readonly group: string;
+  readonly store: Pick<StepStore<never>, "deletePublished">;
+  readonly outbox: Outbox;
+  readonly ownership: Pick<Ownership, "ranges">;
+  readonly timing: Timing;
+  readonly failpoints: Failpoints;
+  readonly metrics: RunnerMetrics;
+  readonly log: pino.Logger;
+  /** Partitions whose positions are loaded; null while there is no assignment. */
+  owned(): readonly Owned[] | null;
+  subscription(): Subscription | null;
+  /** Is the runner held up by something it knows of? Then it is not stalled. */
+  heldUp(): boolean;
+  check(): Promise<void>;
+  onStall(): void;
+}
+
+export interface Upkeep {
+  lag(): readonly PartitionLag[];
+  /** Ends the timers, then tidies up once more: deletes what is published, commits offsets. Never rejects. */
+  stop(): Promise<void>;
+}
+
+export function startUpkeep(options: UpkeepOptions): Upkeep {
+  const { group, store, outbox, ownership, timing, failpoints, metrics, log } = options;
+  let lags: readonly PartitionLag[] = [];
+  let assignedAt = Date.now();
+  const timers = [
+    every(timing.tickMs, async () => {
+      const { steps, ageSeconds } = outbox.state();
+      metrics.outbox(group, { steps, ageSeconds });
+      const lastStepAt = Math.max(0, ...(options.owned() ?? []).map(({ progressAt }) => progressAt));
+      if (Date.now() - lastStepAt >= timing.tickMs) await deletePublished();
+    }),
+    every(timing.tickMs, commitOffsets),
+    every(timing.lagMs, look),
+    every(timing.idleCheckMs, options.check),
+  ];
+
+  function every(ms: number, work: () => Promise<void>): NodeJS.Timeout {
+    let busy = false;
+    return setInterval(() => {
+      if (busy) return;
+      busy = true;
+      void quietly(work).finally(() => {
+        busy = false;
+      });
+    }, ms);
+  }
+
+  async function quietly(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      // Nothing depends on it: the next round does it.
+      if (error instanceof Unavailable) log.debug({ err: error }, "upkeep is put off");
+      else log.error({ err: error }, "upkeep failed");
+    }
+  }
+
+  /** At rest; while there are steps, the next one does it. */
+  async function deletePublished(): Promise<void> {
+    const published = outbox.published();
+    if (published.length === 0) return;
+    await store.deletePublished(group, published);
+    outbox.forget(published);
+  }
+
+  async function commitOffsets(): Promise<void> {
+    const due = (options.owned() ?? []).filter(({ published, committed }) => published > committed);
+    const subscription = options.subscription();
+    if (due.length === 0 || subscription === null) return;
+    const offsets = due.map(({ topic, partition, published }) => ({ topic, partition, nextOffset: published }));
+    failpoints.hit("before-offset-commit");
+    await subscription.commit(offsets);
+    failpoints.hit("after-offset-commit");
+    due.forEach((owned, index) => {
+      owned.committed = offsets[index]?.nextOffset ?? owned.committed;
+    });
+  }
+
+  async function look(): Promise<void> {
+    const owned = options.owned();
+    const now = Date.now();
+    if (owned === null) {
+      // Joining a group takes seconds; one that is never joined is a stall as well.
+      if (now - assignedAt > 2 * timing.stallMs && !options.heldUp()) options.onStall();
+      return;
+    }
+    assignedAt = now;
+    const ranges = await ownership.ranges(owned.map(({ topic }) => topic));
+    lags = owned.map((partition) => {
+      const end = ranges.get(partitionName(partition))?.high ?? partition.position;
+      const records = Math.max(0, end - Math.max(partition.position, partition.seen));
+      if (records === 0) partition.progressAt = Math.max(partition.progressAt, now - timing.tickMs);
+      metrics.lag(group, partition.topic, partition.partition, records);
+      return { topic: partition.topic, partition: partition.partition, records, stopped: partition.stopped };
+    });
+    metrics.gaps(group, owned.filter(({ stopped }) => stopped).length);
+    const stands = owned.some(
+      ({ stopped, progressAt }, index) =>
+        !stopped && (lags[index]?.records ?? 0) > 0 && now - progressAt > timing.stallMs,
+    );
+    if (stands && !options.heldUp()) options.onStall();
+  }
+
+  return {
+    lag: () => lags,
+    async stop() {
+      for (const timer of timers) clearInterval(timer);
+      await Promise.all([quietly(deletePublished), quietly(commitOffsets)]);
+    },
+  };
+}

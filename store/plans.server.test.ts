@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { openSampleDatabase, placeAll, sampleArrival } from "../tests/messaging.ts";
 import { settle } from "./acks.ts";
 import { readMailbox } from "./mailbox.ts";
-import { openMessageDays } from "./message-days.ts";
+import { dayOf, ensureMessageDays, openMessageDays } from "./message-days.ts";
 import { findMessages } from "./messages.ts";
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 import { place } from "./queuing.ts";
@@ -51,16 +51,32 @@ test("no statement of the hot path reads a table through, and those that know th
   const arrivals = Array.from({ length: 20 }, () => sampleArrival());
   const [first] = arrivals;
   if (first === undefined) throw new Error("no arrival");
+  // Tables and statistics in which the planner, left to itself, would rather read the mailboxes through than look things up.
+  await ensureMessageDays(
+    postgres,
+    Array.from({ length: 40 }, (_, n) => dayOf(Date.now()) - n),
+  );
+  for (let n = 0; n < 8; n++)
+    await placeAll(
+      postgres,
+      Array.from({ length: 500 }, () => sampleArrival()),
+    );
   await placeAll(postgres, [first]);
+  await postgres.query({ text: "ANALYZE messaging_queue, messaging_messages, messaging_mailboxes" });
   const end = { outcome: "acknowledged", at: 1, code: null } as const;
   const plans = await plansOf(async (client) => {
     await place(client, openMessageDays(postgres), [...arrivals, sampleArrival({ kind: "retry" })]);
     await readMailbox(client, first.recipientId, { afterSeq: 0, limit: 256, maxBytes: 1 << 22 });
     await findMessages(client, [{ senderId: first.senderId, messageId: first.itemId }]);
     const nothing = { deliveredAt: 1, undeliverableAt: null, asideAt: null };
-    await settle(client, [
-      { recipientId: first.recipientId, senderId: first.senderId, itemId: first.itemId, ...nothing, end },
-    ]);
+    const changes = arrivals.map(({ recipientId, senderId, itemId }) => ({
+      recipientId,
+      senderId,
+      itemId,
+      ...nothing,
+      end,
+    }));
+    await settle(client, changes);
   });
   expect([...plans.keys()]).toEqual([
     "find-queued-retries",
@@ -77,9 +93,12 @@ test("no statement of the hot path reads a table through, and those that know th
       scans.filter((node) => node["Node Type"] === "Seq Scan").map((node) => node["Relation Name"]),
       name,
     ).toEqual([]);
-    const partitions = scans.filter((node) => /_(queue|messages)_/.test(node["Relation Name"] ?? ""));
-    const looked = partitions.filter((node) => (node["Actual Loops"] ?? 0) > 0);
-    const tables = new Set(looked.map((node) => (node["Relation Name"] ?? "").replace(/_\d+$/, "")));
-    expect(looked.length, name).toBe(tables.size);
+    // Each of the rows that are looked for is looked for in one partition of each table.
+    const looks = new Map<string, number>();
+    for (const { "Relation Name": relation = "", "Actual Loops": loops = 0 } of scans) {
+      const table = /^messaging_(queue|messages)(?=_\d+$)/.exec(relation)?.[0];
+      if (table !== undefined) looks.set(table, (looks.get(table) ?? 0) + loops);
+    }
+    for (const [table, count] of looks) expect(count, `${name} in ${table}`).toBeLessThanOrEqual(arrivals.length);
   }
 });

@@ -158,6 +158,19 @@ describe("repetitions and reuse", () => {
     }
   });
 
+  test("two steps that bring the same ids in opposite orders do not deadlock, and each id is stored once", async () => {
+    for (let round = 0; round < 5; round++) {
+      const senderId = sampleAgentId();
+      const ids = Array.from({ length: 200 }, () => sampleItemId());
+      const [one, other] = [sampleAgentId(), sampleAgentId()].map((recipientId) =>
+        ids.map((itemId) => sampleArrival({ recipientId, senderId, itemId })),
+      ) as [Arrival[], Arrival[]];
+      const placements = await Promise.all([placeAll(postgres, one), placeAll(postgres, other.reverse())]);
+      const stored = placements.flat().filter(({ outcome }) => outcome === "stored");
+      expect(stored).toHaveLength(ids.length);
+    }
+  });
+
   test("the same id of two senders is two messages", async () => {
     const first = sampleArrival();
     const second = { ...first, senderId: sampleAgentId() };

@@ -52,6 +52,7 @@ export class Opener {
     this.#prekeys = {
       signedPrekey: (id) => store.prekeys.find("signed", id),
       oneTimePrekey: (id) => store.prekeys.find("one-time", id),
+      kemPrekey: () => null,
       kemPublished: false,
     };
   }

@@ -7,8 +7,8 @@ import { decodePeer, encodePeer } from "../peer-record.ts";
 import type { Bundle, OneTimePrekey, SignedPrekey } from "../prekeys.ts";
 import type { KeyPair, Primitives } from "../primitives/primitives.ts";
 import type { Session } from "../session.ts";
+import { identityOf, oneTimePrekeyOf, signedPrekeyOf } from "./agents.ts";
 import { type Checks, Fields, Mismatch } from "./case.ts";
-import { identityOf, oneTimePrekeyOf, signedPrekeyOf } from "./x3dh-cases.ts";
 
 export interface Agent {
   readonly identity: Identity;

@@ -159,6 +159,7 @@ export class BenchAgent {
     const prekeys = {
       signedPrekey: (id: string) => this.#signedPrekeys.get(id) ?? null,
       oneTimePrekey: (id: string) => this.#oneTimePrekeys.get(id) ?? null,
+      kemPrekey: () => null,
       kemPublished: false,
     };
     const clock = { now: Date.now(), random: this.#random };

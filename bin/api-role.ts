@@ -1,6 +1,7 @@
 /**
  * The API of one process: HTTP, streams and what they need, joined.
  */
+import { randomUUID } from "node:crypto";
 import type pino from "pino";
 import { cachedAgents } from "../api/agents.ts";
 import { CLOCK_SKEW_SECONDS } from "../api/auth.ts";
@@ -15,7 +16,7 @@ import { openDigests } from "../store/digests.ts";
 import { openHandover } from "../store/handover.ts";
 import { itemsBySeq, readMailbox } from "../store/mailbox.ts";
 import { findMessages } from "../store/messages.ts";
-import { openNonces } from "../store/nonces.ts";
+import { type NoncesDoor, openNonces } from "../store/nonces.ts";
 import { openPostgres } from "../store/postgres.ts";
 import { claimBundle, uploadPrekeys } from "../store/prekeys.ts";
 import { openPresence } from "../store/presence.ts";
@@ -32,6 +33,9 @@ import type { Role } from "./role.ts";
 /** What senders see of deliveries may be a few milliseconds old; the records of many connections travel together. */
 const RECEIPTS_LINGER_MS = 2;
 
+/** Twice the skew that clocks are allowed, and a second for rounding. */
+const MEMORY_BEGUN_MS_MAX = (2 * CLOCK_SKEW_SECONDS + 1) * 1000;
+
 /** How long a readiness check may take; longer counts as no. */
 const READY_MS_MAX = 2_000;
 
@@ -43,6 +47,8 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
   const items = openProducer({ kafka, log });
   const receipts = openProducer({ kafka, log, lingerMs: RECEIPTS_LINGER_MS });
 
+  const nonces = openNonces(redis, { aheadSMax: CLOCK_SKEW_SECONDS });
+  await memoryBegun(nonces);
   const now = Date.now;
   const onBug = (error: unknown) => log.error({ err: error }, "a bug: please report it");
   const agents = cachedAgents((ids) => findAgents(postgres, ids));
@@ -51,7 +57,7 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     onBug,
     counted: metrics.counted,
     findAgents: agents,
-    nonces: openNonces(redis, { aheadSMax: CLOCK_SKEW_SECONDS }),
+    nonces,
     digests: openDigests(redis),
     items: eventAppender(codec, items),
     receipts: eventAppender(codec, receipts),
@@ -97,6 +103,19 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
       await Promise.all([kafka.close(), postgres.close()]);
     },
   };
+}
+
+/**
+ * A memory of nonces that begins refuses signatures made just before (`sign-again`). On an empty Redis that is a matter of seconds, which pass
+ * here, before the first client could wonder.
+ */
+async function memoryBegun(nonces: NoncesDoor): Promise<void> {
+  const until = Date.now() + MEMORY_BEGUN_MS_MAX;
+  while (Date.now() < until) {
+    const nowS = Math.floor(Date.now() / 1000);
+    if ((await nonces.remember("service", randomUUID(), nowS, nowS + 1)) !== "sign-again") return;
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
 }
 
 function eventAppender(codec: Codec, producer: Producer): EventAppender {

@@ -8,8 +8,9 @@ import { receipts } from "../consumers/receipts/receipts.ts";
 import { routing } from "../consumers/routing/routing.ts";
 import { claimsEveryMs, forgetOldClaims } from "../jobs/claims.ts";
 import { keepPartitions, partitionsEveryMs } from "../jobs/partitions.ts";
-import { runRelay } from "../jobs/relay.ts";
+import { startRelay as runRelay } from "../jobs/relay.ts";
 import { Unavailable } from "../protocol/refusal.ts";
+import { holdFacts } from "../store/facts.ts";
 import { openHandover } from "../store/handover.ts";
 import { openPostgres, type Postgres } from "../store/postgres.ts";
 import { openPresence } from "../store/presence.ts";
@@ -124,10 +125,10 @@ function roleOf(name: string, runner: Runner, close: () => Promise<void>): Role 
 }
 
 /** The facts of the API and of jobs, published. */
-export async function startRelay({ config, log }: PartContext): Promise<Role> {
+export async function startRelay({ config, log, fail }: PartContext): Promise<Role> {
   const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-relay", log });
   const appender = openProducer({ kafka, log });
-  const relay = runRelay({ postgresUrl: config.postgresUrl, appender, log });
+  const relay = runRelay({ hold: () => holdFacts(config.postgresUrl), appender, log, onFatal: fail });
   return {
     stop: async () => {
       await relay.stop();

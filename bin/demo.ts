@@ -60,6 +60,10 @@ async function main(): Promise<number> {
     const good = await showLog(stack, sent);
     if (good && options.keep) await keep(stack, api);
     return good ? 0 : 1;
+  } catch (error) {
+    if (stopping.signal.aborted) return 130;
+    console.error(`\nThe demo failed: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+    return 1;
   } finally {
     await Promise.all(services.map((service) => service.stop()));
     await stack.stop();

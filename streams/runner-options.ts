@@ -63,6 +63,11 @@ export interface Timing {
   readonly lagMs: number;
   /** How long `stop` waits for what is committed to be published. */
   readonly drainMs: number;
+  /**
+   * After this long without a heartbeat the group gives a member's partitions to others; a process that was killed is missed that long.
+   * Shorter is safe (the position is the fence) and answers every pause of a busy machine with a rebalance.
+   */
+  readonly sessionMs: number;
 }
 
 export const usualTiming: Timing = {
@@ -71,6 +76,7 @@ export const usualTiming: Timing = {
   tickMs: 1_000,
   lagMs: 10_000,
   drainMs: 5_000,
+  sessionMs: 30_000,
 };
 
 export const noMetrics: RunnerMetrics = {

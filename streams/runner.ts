@@ -126,10 +126,15 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
         await Promise.race([old?.close(), pause(closeMsMax, stopping.signal)]);
         await pause(delayMs, stopping.signal);
         if (stopping.signal.aborted) return;
-        const { pace } = consumer;
+        const names = Array.from(topics.keys());
         const current: { is: Subscription | null } = { is: null };
         const joined = await patience.persist(
-          () => subscribe(kafka, { group, topics: Array.from(topics.keys()), pace }, eventsOf(current)),
+          () =>
+            subscribe(
+              kafka,
+              { group, topics: names, pace: consumer.pace, sessionMs: timing.sessionMs },
+              eventsOf(current),
+            ),
           stopping.signal,
         );
         current.is = joined;

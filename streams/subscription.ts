@@ -55,13 +55,12 @@ export interface SubscriptionOptions {
   readonly group: string;
   readonly topics: readonly string[];
   readonly pace?: Pace | undefined;
+  readonly sessionMs: number;
 }
 
 const heartbeatMs = 1_000;
 const consumerSettings = {
   heartbeatInterval: heartbeatMs,
-  // A process that stands still this long has lost its partitions: longer than any pause of garbage collection or of a laptop's lid.
-  sessionTimeout: 30_000,
   // How long a rebalance waits for a step under way.
   rebalanceTimeout: 30_000,
   // Small batches: a step takes what it can, and nothing is fetched twice when the partitions move.
@@ -75,12 +74,13 @@ const unpaced: Pace = { bytesMin: 1, waitMsMax: 250 };
 /** Joins the group. Rejects with `Unavailable("kafka")`; after that every end comes through `onCrash`. */
 export async function subscribe(
   kafka: KafkaDoor,
-  { group, topics, pace = unpaced }: SubscriptionOptions,
+  { group, topics, sessionMs, pace = unpaced }: SubscriptionOptions,
   events: SubscriptionEvents,
 ): Promise<Subscription> {
   const consumer = kafka.client.consumer({
     ...consumerSettings,
     groupId: group,
+    sessionTimeout: sessionMs,
     minBytes: pace.bytesMin,
     maxWaitTimeInMs: pace.waitMsMax,
   });

@@ -4,6 +4,7 @@ import { ed25519, x25519 } from "@noble/curves/ed25519.js";
 import { hkdf } from "@noble/hashes/hkdf.js";
 import { hmac } from "@noble/hashes/hmac.js";
 import { sha256, sha512 } from "@noble/hashes/sha2.js";
+import { ml_kem768 } from "@noble/post-quantum/ml-kem.js";
 import { concat } from "../bytes.ts";
 import type { Primitives } from "./primitives.ts";
 
@@ -47,5 +48,21 @@ export const noblePrimitives: Primitives = {
     } catch {
       return null;
     }
+  },
+
+  mlKem768PublicKey: (seed) => {
+    const { publicKey, secretKey } = ml_kem768.keygen(seed);
+    secretKey.fill(0);
+    return publicKey;
+  },
+  mlKem768Encapsulate: (publicKey, randomness) => {
+    const { sharedSecret, cipherText } = ml_kem768.encapsulate(publicKey, randomness);
+    return { sharedSecret, ciphertext: cipherText };
+  },
+  mlKem768Decapsulate: (own, ciphertext) => {
+    const { secretKey } = ml_kem768.keygen(own.privateKey);
+    const sharedSecret = ml_kem768.decapsulate(ciphertext, secretKey);
+    secretKey.fill(0);
+    return sharedSecret;
   },
 };

@@ -1,10 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { isKemKey } from "../kem-key.ts";
 import { noblePrimitives as noble } from "./noble.ts";
 import { nodePrimitives as node, nodeRandom } from "./node.ts";
-import { generateX25519, type Primitives } from "./primitives.ts";
+import { generateMlKem768, generateX25519, type Primitives } from "./primitives.ts";
 
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 });
+const mlKemSeed = fc.uint8Array({ minLength: 64, maxLength: 64 });
 const nonce = fc.uint8Array({ minLength: 12, maxLength: 12 });
 const text = fc.uint8Array({ maxLength: 300 });
 const few = { numRuns: 20 };
@@ -68,6 +70,36 @@ describe("the two implementations agree on", () => {
     );
   });
 
+  test("ML-KEM-768, and what was encapsulated is found again", () => {
+    fc.assert(
+      fc.property(mlKemSeed, key, (seed, randomness) => {
+        const own = { privateKey: seed, publicKey: sameFrom((p) => p.mlKem768PublicKey(seed)) };
+        expect(isKemKey(own.publicKey)).toBe(true);
+        const { sharedSecret, ciphertext } = sameFrom((p) => p.mlKem768Encapsulate(own.publicKey, randomness));
+        expect([sharedSecret.length, ciphertext.length]).toEqual([32, 1_088]);
+        expect(sameFrom((p) => p.mlKem768Decapsulate(own, ciphertext))).toStrictEqual(sharedSecret);
+      }),
+      few,
+    );
+  });
+
+  test("the other secret of an ML-KEM-768 ciphertext that is damaged or anything at all", () => {
+    fc.assert(
+      fc.property(mlKemSeed, key, fc.nat(8 * 1_088 - 1), (seed, randomness, bit) => {
+        const own = { privateKey: seed, publicKey: node.mlKem768PublicKey(seed) };
+        const { sharedSecret, ciphertext } = node.mlKem768Encapsulate(own.publicKey, randomness);
+        const damaged = ciphertext.slice();
+        damaged[bit >> 3] = (damaged[bit >> 3] as number) ^ (1 << (bit & 7));
+        const rejected = sameFrom((p) => p.mlKem768Decapsulate(own, damaged));
+        expect(rejected).not.toEqual(sharedSecret);
+        expect(sameFrom((p) => p.mlKem768Decapsulate(own, new Uint8Array(1_088).fill(bit & 0xff)))).not.toEqual(
+          rejected,
+        );
+      }),
+      few,
+    );
+  });
+
   test("ChaCha20-Poly1305, and every damaged bit is noticed", () => {
     fc.assert(
       fc.property(key, nonce, text, text, fc.nat(), (k, n, plaintext, aad, at) => {
@@ -79,5 +111,29 @@ describe("the two implementations agree on", () => {
       }),
       few,
     );
+  });
+});
+
+describe.each([
+  ["node", node],
+  ["noble", noble],
+])("ML-KEM-768 by %s", (_name, primitives) => {
+  const own = generateMlKem768(primitives, nodeRandom);
+
+  test("changes nothing that it is given", () => {
+    const randomness = nodeRandom(32);
+    const { ciphertext } = primitives.mlKem768Encapsulate(own.publicKey, randomness);
+    const given = [own.privateKey, own.publicKey, randomness, ciphertext];
+    const before = given.map((bytes) => bytes.slice());
+    primitives.mlKem768Encapsulate(own.publicKey, randomness);
+    primitives.mlKem768Decapsulate(own, ciphertext);
+    expect(given).toEqual(before);
+  });
+
+  test("throws for every wrong length", () => {
+    expect(() => primitives.mlKem768PublicKey(new Uint8Array(63))).toThrow();
+    expect(() => primitives.mlKem768Encapsulate(own.publicKey.subarray(1), nodeRandom(32))).toThrow();
+    expect(() => primitives.mlKem768Encapsulate(own.publicKey, nodeRandom(31))).toThrow();
+    expect(() => primitives.mlKem768Decapsulate(own, new Uint8Array(1_087))).toThrow();
   });
 });

@@ -6,7 +6,10 @@
  * is never changed while it is in use: implementations may remember what they derived from it.
  */
 
-/** An X25519 pair, or an Ed25519 pair whose private key is the 32-byte seed. */
+/**
+ * An X25519 pair, an Ed25519 pair whose private key is the 32-byte seed, or an ML-KEM-768 pair whose private key is the 64-byte
+ * seed d ‖ z (FIPS 203 §7.1), from which the decapsulation key of 2,400 bytes can be made at any time.
+ */
 export interface KeyPair {
   readonly publicKey: Uint8Array;
   readonly privateKey: Uint8Array;
@@ -15,6 +18,12 @@ export interface KeyPair {
 export interface Sealed {
   readonly ciphertext: Uint8Array;
   readonly tag: Uint8Array;
+}
+
+/** A shared secret (32 bytes) and what the other side finds it with (1,088 bytes). */
+export interface Encapsulated {
+  readonly sharedSecret: Uint8Array;
+  readonly ciphertext: Uint8Array;
 }
 
 /** Gives `length` fresh, secret, uniform bytes. */
@@ -40,7 +49,16 @@ export interface Primitives {
   chacha20Poly1305Seal(key: Uint8Array, nonce: Uint8Array, plaintext: Uint8Array, aad: Uint8Array): Sealed;
   /** Null when the tag does not verify. */
   chacha20Poly1305Open(key: Uint8Array, nonce: Uint8Array, sealed: Sealed, aad: Uint8Array): Uint8Array | null;
+
+  /** The encapsulation key (1,184 bytes) of a 64-byte seed d ‖ z (FIPS 203, ML-KEM-768). */
+  mlKem768PublicKey(seed: Uint8Array): Uint8Array;
+  /** `publicKey` has been checked (`isKemKey`); `randomness` is m, 32 fresh and secret bytes: the shared secret follows from them. */
+  mlKem768Encapsulate(publicKey: Uint8Array, randomness: Uint8Array): Encapsulated;
+  /** Never refuses: a ciphertext that was not made for this key gives a secret that nobody else has (implicit rejection). */
+  mlKem768Decapsulate(own: KeyPair, ciphertext: Uint8Array): Uint8Array;
 }
+
+const ML_KEM_SEED_BYTES = 64;
 
 /** A fresh X25519 pair. */
 export function generateX25519(primitives: Primitives, random: Random): KeyPair {
@@ -50,4 +68,14 @@ export function generateX25519(primitives: Primitives, random: Random): KeyPair 
 /** The X25519 pair of a raw private key. */
 export function x25519PairFrom(primitives: Primitives, privateKey: Uint8Array): KeyPair {
   return { publicKey: primitives.x25519PublicKey(privateKey), privateKey };
+}
+
+/** A fresh ML-KEM-768 pair. */
+export function generateMlKem768(primitives: Primitives, random: Random): KeyPair {
+  return mlKem768PairFrom(primitives, random(ML_KEM_SEED_BYTES));
+}
+
+/** The ML-KEM-768 pair of a 64-byte seed. */
+export function mlKem768PairFrom(primitives: Primitives, seed: Uint8Array): KeyPair {
+  return { publicKey: primitives.mlKem768PublicKey(seed), privateKey: seed };
 }

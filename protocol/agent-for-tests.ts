@@ -9,6 +9,7 @@ import {
   forgetSessions,
   initiate,
   type Opened,
+  type OwnKemPrekey,
   openEnvelope,
   type Peer,
   planRepair,
@@ -20,8 +21,10 @@ import {
 import { decodePeer, encodePeer } from "./peer-record.ts";
 import {
   type Bundle,
+  createKemPrekey,
   createOneTimePrekey,
   createSignedPrekey,
+  type KemPrekey,
   type OneTimePrekey,
   type SignedPrekey,
 } from "./prekeys.ts";
@@ -41,10 +44,14 @@ export type Reception =
 export class AgentForTests {
   readonly identity: Identity;
   readonly oneTimePairs = new Map<string, KeyPair>();
+  readonly kemPairs = new Map<string, OwnKemPrekey>();
   readonly #primitives: Primitives;
   readonly #random: Random;
   readonly #signedPrekey: { readonly prekey: SignedPrekey; readonly pair: KeyPair };
   readonly #oneTimePrekeys: OneTimePrekey[] = [];
+  readonly #oneTimeKemPrekeys: KemPrekey[] = [];
+  #lastResort: KemPrekey | null = null;
+  #kemPublished = false;
   readonly #peers = new Map<string, Uint8Array>();
   readonly #delivered = new Set<string>();
 
@@ -66,6 +73,16 @@ export class AgentForTests {
     this.oneTimePairs.set(prekey.id, pair);
   }
 
+  /** From the first of these on, whoever asks for a bundle begins with suite 2, and suite 1 is refused. */
+  addKemPrekey(now: number, lastResort: boolean): void {
+    const birth = { id: makeMessageId(now, this.#random), now, random: this.#random, lastResort };
+    const { prekey, pair } = createKemPrekey(this.#primitives, this.identity, birth);
+    if (lastResort) this.#lastResort = prekey;
+    else this.#oneTimeKemPrekeys.push(prekey);
+    this.kemPairs.set(prekey.id, { pair, lastResort });
+    this.#kemPublished = true;
+  }
+
   /** A bundle; each one-time prekey is handed out once. */
   bundle(): Bundle {
     return {
@@ -73,7 +90,7 @@ export class AgentForTests {
       identityKey: this.identity.signing.publicKey,
       signedPrekey: this.#signedPrekey.prekey,
       oneTimePrekey: this.#oneTimePrekeys.shift() ?? null,
-      kemPrekey: null,
+      kemPrekey: this.#oneTimeKemPrekeys.shift() ?? this.#lastResort,
     };
   }
 
@@ -117,7 +134,7 @@ export class AgentForTests {
     try {
       const opened = this.open(envelope, now);
       this.putPeer(opened.peer);
-      for (const id of opened.usedPrekeys) this.oneTimePairs.delete(id);
+      for (const id of opened.usedPrekeys) if (!this.oneTimePairs.delete(id)) this.kemPairs.delete(id);
       this.#delivered.add(messageKey);
       return { kind: "opened", ...opened };
     } catch (error) {
@@ -138,11 +155,12 @@ export class AgentForTests {
   }
 
   /** Opens without keeping anything. */
-  open(envelope: Envelope, now: number, kemPublished = false): Opened {
+  open(envelope: Envelope, now: number): Opened {
     const prekeys = {
       signedPrekey: (id: string) => (id === this.#signedPrekey.prekey.id ? this.#signedPrekey.pair : null),
       oneTimePrekey: (id: string) => this.oneTimePairs.get(id) ?? null,
-      kemPublished,
+      kemPrekey: (id: string) => this.kemPairs.get(id) ?? null,
+      kemPublished: this.#kemPublished,
     };
     const peer = this.peer(envelope.senderId);
     return openEnvelope(this.#primitives, this.identity, prekeys, peer, envelope, { now, random: this.#random });

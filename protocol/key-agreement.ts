@@ -1,8 +1,8 @@
 /**
- * Key agreement (protocol.md §3): X3DH, suite 1.
+ * Key agreement (protocol.md §3): X3DH (suite 1) and PQXDH (suite 2).
  *
  * Both sides compute the same Diffie-Hellman outputs, in the order of the specification, and from them the secret that the
- * ratchet starts with. PQXDH (suite 2) has one more secret behind them, and its own info.
+ * ratchet starts with. PQXDH has one more secret behind them, that of ML-KEM, and its own info.
  */
 import { asciiBytes, concat, label } from "./bytes.ts";
 import { agreementPublicKey, type Identity } from "./identity.ts";
@@ -17,6 +17,7 @@ const SECRET_BYTES = 32;
 const IKM_PREFIX = new Uint8Array(32).fill(0xff);
 const ZERO_SALT = new Uint8Array(32);
 const X3DH_INFO = asciiBytes("sealpost/v1/x3dh");
+const PQXDH_INFO = asciiBytes("sealpost/v1/pqxdh-mlkem768");
 
 /** The responder's public keys: the checked ones of a bundle. */
 export interface ResponderKeys {
@@ -67,11 +68,18 @@ export function responderOutputs(
   ];
 }
 
-/** `SK` of suite 1. The outputs are wiped. */
-export function x3dhSecret(primitives: Primitives, outputs: readonly Uint8Array[]): Uint8Array {
-  const ikm = concat(IKM_PREFIX, ...outputs);
-  for (const output of outputs) output.fill(0);
-  const secret = primitives.hkdfSha256(ikm, ZERO_SALT, X3DH_INFO, SECRET_BYTES);
+/**
+ * `SK`: of suite 2 with the KEM's shared secret, of suite 1 without one. The outputs and the KEM's secret are wiped.
+ */
+export function agreedSecret(
+  primitives: Primitives,
+  outputs: readonly Uint8Array[],
+  kemSecret: Uint8Array | null,
+): Uint8Array {
+  const inputs = kemSecret === null ? outputs : [...outputs, kemSecret];
+  const ikm = concat(IKM_PREFIX, ...inputs);
+  for (const input of inputs) input.fill(0);
+  const secret = primitives.hkdfSha256(ikm, ZERO_SALT, kemSecret === null ? X3DH_INFO : PQXDH_INFO, SECRET_BYTES);
   ikm.fill(0);
   return secret;
 }

@@ -12,7 +12,7 @@ export const DAY_MS = 24 * HOUR_MS;
  */
 export const CIPHERTEXT_BYTES_MAX = 65_536;
 
-/** Bytes of an initiation: its length is a u16 in the AAD (§5). The largest real one has 1,210. */
+/** Bytes of an initiation: its length is a u16 in the AAD (§5). The largest real one has 1,202. */
 export const INITIATION_BYTES_MAX = 65_535;
 
 /**

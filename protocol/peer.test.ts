@@ -2,6 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { AgentForTests, CONTENT_TYPE, type Reception, seededRandom } from "./agent-for-tests.ts";
 import { decodeEnvelope, type Envelope, encodeEnvelope } from "./envelope.ts";
+import { decodeInitiation, encodeInitiation } from "./initiation.ts";
 import { DAY_MS } from "./limits.ts";
 import { forgetOldInitiations, sendingSession, unknownPeer } from "./peer.ts";
 import { decodePeer, encodePeer } from "./peer-record.ts";
@@ -12,16 +13,19 @@ import { REKEY_CONTENT_TYPE, REKEY_REQUESTED } from "./session.ts";
 const START = Date.UTC(2026, 11, 1);
 const HOUR_MS = DAY_MS / 24;
 
-/** Two agents and a clock that never stands still. */
+type Suite = 1 | 2;
+
+/** Two agents and a clock that never stands still. In suite 2 both have published a KEM prekey of last resort. */
 class Scene {
   readonly a: AgentForTests;
   readonly b: AgentForTests;
   now = START;
 
-  constructor(seed: number) {
+  constructor(seed: number, suite: Suite = 1) {
     const random = seededRandom(primitives, seed);
     this.a = new AgentForTests(primitives, random, this.now);
     this.b = new AgentForTests(primitives, random, this.now);
+    if (suite === 2) for (const agent of [this.a, this.b]) agent.addKemPrekey(this.now, true);
   }
 
   tick(ms = 1): number {
@@ -71,8 +75,8 @@ function codeOf(act: () => unknown): string {
 }
 
 /** Two agents that have heard of each other. */
-function acquainted(seed: number): Scene {
-  const scene = new Scene(seed);
+function acquainted(seed: number, suite: Suite = 1): Scene {
+  const scene = new Scene(seed, suite);
   scene.say(scene.a);
   scene.say(scene.b);
   return scene;
@@ -81,6 +85,7 @@ function acquainted(seed: number): Scene {
 type Flight = { readonly to: AgentForTests; readonly envelope: Envelope; readonly text: string };
 
 const seed = fc.nat();
+const suite = fc.constantFrom<Suite>(1, 2);
 const side = fc.constantFrom("a" as const, "b" as const);
 const walkStep = fc.oneof(
   fc.record({ op: fc.constant("send" as const), by: side }),
@@ -90,19 +95,25 @@ const walkStep = fc.oneof(
 describe("a message", () => {
   test("opens to what was sealed", () => {
     fc.assert(
-      fc.property(seed, fc.uint8Array({ maxLength: 2_000 }), fc.string({ maxLength: 80 }), (n, body, contentType) => {
-        fc.pre(contentType !== REKEY_CONTENT_TYPE);
-        const { a, b, now } = new Scene(n);
-        const reception = b.receive(a.send(b, body, now, contentType), now);
-        expect(reception).toMatchObject({ kind: "opened", frame: { contentType, body } });
-      }),
+      fc.property(
+        seed,
+        suite,
+        fc.uint8Array({ maxLength: 2_000 }),
+        fc.string({ maxLength: 80 }),
+        (n, of, body, contentType) => {
+          fc.pre(contentType !== REKEY_CONTENT_TYPE);
+          const { a, b, now } = new Scene(n, of);
+          const reception = b.receive(a.send(b, body, now, contentType), now);
+          expect(reception).toMatchObject({ kind: "opened", frame: { contentType, body } });
+        },
+      ),
     );
   });
 
   test("opens whatever the order in which messages arrive", () => {
     fc.assert(
-      fc.property(seed, fc.array(walkStep, { maxLength: 60 }), fc.nat(), (n, steps, order) => {
-        const scene = new Scene(n);
+      fc.property(seed, suite, fc.array(walkStep, { maxLength: 60 }), fc.nat(), (n, of, steps, order) => {
+        const scene = new Scene(n, of);
         const flight: Flight[] = [];
         const deliver = (at: number) => {
           const [next] = flight.splice(at % flight.length, 1) as [Flight];
@@ -123,9 +134,10 @@ describe("a message", () => {
 
   test("that is damaged in any bit is refused and leaves the record as it was", () => {
     fc.assert(
-      fc.property(seed, fc.array(walkStep, { maxLength: 12 }), side, fc.nat(), (n, steps, by, bit) => {
-        const scene = new Scene(n);
+      fc.property(seed, suite, fc.array(walkStep, { maxLength: 12 }), side, fc.nat(), (n, of, steps, by, bit) => {
+        const scene = new Scene(n, of);
         scene.b.addOneTimePrekey(scene.now);
+        if (of === 2) scene.b.addKemPrekey(scene.now, false);
         const waiting: Flight[] = [];
         for (const step of steps) {
           if (step.op === "send") {
@@ -142,10 +154,10 @@ describe("a message", () => {
         const at = bit % (8 * damaged.length);
         damaged[at >> 3] = (damaged[at >> 3] as number) ^ (1 << (at & 7));
         const before = encodePeer(to.peer(scene[by].id));
-        const oneTimeBefore = to.oneTimePairs.size;
+        const prekeysBefore = [to.oneTimePairs.size, to.kemPairs.size];
         expect(codeOf(() => to.open(decodeEnvelope(damaged), scene.now))).not.toBe("accepted");
         expect(encodePeer(to.peer(scene[by].id))).toEqual(before);
-        expect(to.oneTimePairs.size).toBe(oneTimeBefore);
+        expect([to.oneTimePairs.size, to.kemPairs.size]).toEqual(prekeysBefore);
         expect(scene.receive(to, decodeEnvelope(canonical)).kind).toBe("opened");
       }),
       { numRuns: 300 },
@@ -241,9 +253,81 @@ describe("prekeys", () => {
     expect(forgetOldInitiations(peer, { signedPrekey: () => null })).toEqual({ ...peer, remembered: [] });
   });
 
-  test("an agent that has published a KEM prekey refuses suite 1", () => {
+  test("an agent that has published a KEM prekey refuses suite 1, also when its KEM prekeys are used up", () => {
     const scene = new Scene(13);
-    expect(codeOf(() => scene.b.open(scene.send(scene.a), scene.now, true))).toBe("suite-refused");
+    const { a, b } = scene;
+    const early = scene.send(a);
+    b.addKemPrekey(scene.now, false);
+    expect(codeOf(() => b.open(early, scene.now))).toBe("suite-refused");
+    b.oneTimePairs.clear();
+    b.kemPairs.clear();
+    expect(codeOf(() => b.open(early, scene.now))).toBe("suite-refused");
+  });
+
+  test("a bundle from which the KEM prekey was taken begins what its owner refuses", () => {
+    const scene = new Scene(17, 2);
+    const { a, b } = scene;
+    a.start({ id: b.id, bundle: () => ({ ...b.bundle(), kemPrekey: null }) }, scene.now);
+    expect(scene.receive(b, scene.send(a))).toMatchObject({ code: "suite-refused" });
+  });
+
+  test("a bundle with a KEM prekey begins suite 2, and its header has 1,202 bytes at most", () => {
+    const scene = new Scene(18, 2);
+    scene.b.addOneTimePrekey(scene.now);
+    const { initiation } = scene.send(scene.a);
+    expect(decodeInitiation(initiation)).toMatchObject({ suite: 2, kemPrekeyId: [...scene.b.kemPairs.keys()][0] });
+    expect(initiation.length).toBe(1_202);
+  });
+
+  test("one-time prekeys of both kinds are used up together, by the message that opens", () => {
+    const scene = new Scene(19, 2);
+    const { a, b } = scene;
+    b.addOneTimePrekey(scene.now);
+    b.addKemPrekey(scene.now, false);
+    const oneTimeIds = [...b.oneTimePairs.keys(), ...[...b.kemPairs.keys()].slice(1)];
+    const envelope = scene.send(a);
+    expect(scene.receive(b, { ...envelope, authTag: new Uint8Array(16) })).toMatchObject({ code: "auth-failed" });
+    expect([b.oneTimePairs.size, b.kemPairs.size]).toEqual([1, 2]);
+    expect(scene.receive(b, envelope)).toMatchObject({ kind: "opened", usedPrekeys: oneTimeIds });
+    expect([b.oneTimePairs.size, b.kemPairs.size]).toEqual([0, 1]);
+  });
+
+  test("a KEM prekey of last resort is never used up", () => {
+    const scene = new Scene(101, 2);
+    const { a, b } = scene;
+    for (const text of ["first", "second", "third"]) {
+      a.start(b, scene.tick());
+      expect(scene.say(a, text)).toMatchObject({ kind: "opened", usedPrekeys: [] });
+    }
+  });
+
+  test("a start with a KEM prekey that is gone is refused", () => {
+    const scene = new Scene(102, 2);
+    const envelope = scene.send(scene.a);
+    scene.b.kemPairs.clear();
+    expect(scene.receive(scene.b, envelope)).toMatchObject({ code: "prekey-unknown" });
+  });
+
+  test("a KEM ciphertext that is damaged, or another's, is noticed by the tag and by nothing before", () => {
+    const scene = new Scene(103, 2);
+    const { a, b } = scene;
+    const envelope = scene.send(a);
+    const initiation = decodeInitiation(envelope.initiation);
+    if (initiation.suite === 1) throw new Error("this start should have been of suite 2");
+    const damaged = initiation.kemCiphertext.map((byte, i) => (i === 1_087 ? byte ^ 0x80 : byte));
+    for (const kemCiphertext of [damaged, new Uint8Array(1_088), new Uint8Array(1_088).fill(0xff)]) {
+      const changed = { ...envelope, initiation: encodeInitiation({ ...initiation, kemCiphertext }) };
+      expect(scene.receive(b, changed)).toMatchObject({ code: "auth-failed" });
+    }
+    expect(scene.receive(b, envelope).kind).toBe("opened");
+  });
+
+  test("a KEM ciphertext of another length is malformed", () => {
+    const scene = new Scene(104, 2);
+    const envelope = scene.send(scene.a);
+    for (const initiation of [envelope.initiation.slice(0, -1), Uint8Array.from([...envelope.initiation, 0])]) {
+      expect(scene.receive(scene.b, { ...envelope, initiation })).toMatchObject({ code: "malformed" });
+    }
   });
 
   test("a bundle of another agent, or of oneself, begins nothing", () => {
@@ -401,8 +485,8 @@ describe("repair", () => {
 
   test("a replaced session still receives, and never becomes active again", () => {
     fc.assert(
-      fc.property(seed, (n) => {
-        const scene = acquainted(n);
+      fc.property(seed, suite, (n, of) => {
+        const scene = acquainted(n, of);
         const { a, b } = scene;
         const request = refusedRequest(scene, { ...scene.send(a), authTag: new Uint8Array(16) });
         expect(a.repair(b, request, scene.tick())).toBe("new-session");
@@ -457,8 +541,8 @@ describe("both sides settle on one session", () => {
 
   test("whatever was lost, repeated, started or forgotten before", () => {
     fc.assert(
-      fc.property(seed, fc.array(chaos, { maxLength: 50 }), (n, steps) => {
-        const scene = new Scene(n);
+      fc.property(seed, suite, fc.array(chaos, { maxLength: 50 }), (n, of, steps) => {
+        const scene = new Scene(n, of);
         const flight: Flight[] = [];
         for (const step of steps) {
           if (step.op === "send") {
@@ -486,8 +570,8 @@ describe("both sides settle on one session", () => {
 
   test("after simultaneous starts, without a third one", () => {
     fc.assert(
-      fc.property(seed, fc.boolean(), fc.boolean(), (n, loseA, loseB) => {
-        const scene = new Scene(n);
+      fc.property(seed, suite, fc.boolean(), fc.boolean(), (n, of, loseA, loseB) => {
+        const scene = new Scene(n, of);
         const { a, b } = scene;
         const [fromA, fromB] = [scene.send(a), scene.send(b)];
         if (!loseB) scene.receive(a, fromB);
@@ -504,8 +588,8 @@ describe("both sides settle on one session", () => {
 
 test("a peer survives its bytes, and no damaged record is taken for one", () => {
   fc.assert(
-    fc.property(seed, fc.array(walkStep, { maxLength: 40 }), fc.nat(), (n, steps, cut) => {
-      const scene = new Scene(n);
+    fc.property(seed, suite, fc.array(walkStep, { maxLength: 40 }), fc.nat(), (n, of, steps, cut) => {
+      const scene = new Scene(n, of);
       const flight: Flight[] = [];
       for (const step of steps) {
         if (step.op === "send") {

@@ -60,8 +60,16 @@ export interface RememberedSession {
 export interface PrekeyLookup {
   readonly signedPrekey: (id: string) => KeyPair | null;
   readonly oneTimePrekey: (id: string) => KeyPair | null;
+  /** One-time ones and those of last resort. */
+  readonly kemPrekey: (id: string) => OwnKemPrekey | null;
   /** Has this agent ever published a KEM prekey? Then it refuses suite 1. */
   readonly kemPublished: boolean;
+}
+
+export interface OwnKemPrekey {
+  readonly pair: KeyPair;
+  /** It may be used again; a one-time prekey is used up. */
+  readonly lastResort: boolean;
 }
 
 /** What a caller says; the rest of the envelope follows from the state. */
@@ -83,7 +91,7 @@ export interface Opened {
   readonly peer: Peer;
   /** The content, or why the message is refused for good. */
   readonly frame: Frame | FrameFault;
-  /** Ids of one-time prekeys whose private halves are used up. */
+  /** Ids of one-time prekeys, X25519 and KEM, whose private halves are used up. */
   readonly usedPrekeys: readonly string[];
   /** Does the peer wait for an answer? If there is none to give: `sealRekeyAnswer`. */
   readonly rekeyAnswerDue: boolean;
@@ -116,7 +124,7 @@ export function sendingSession({ active }: Peer, now: number): Session | null {
  * Begins a session from a bundle, after all its checks; it becomes the active one.
  *
  * `repaired`: the session that it takes the place of, when a repair asked for it. Refuses what `checkBundle` refuses,
- * `identity-mismatch` for another agent's bundle, `suite-refused` for one with a KEM prekey, `bad-key`.
+ * `identity-mismatch` for another agent's bundle, `bad-key`.
  */
 export function initiate(
   primitives: Primitives,
@@ -127,7 +135,6 @@ export function initiate(
 ): Peer {
   checkBundle(primitives, bundle, options.now, options);
   if (bundle.agentId !== peer.agentId || bundle.agentId === me.agentId) throw new Refusal("identity-mismatch");
-  if (bundle.kemPrekey !== null) throw new Refusal("suite-refused");
   const session = startSession(primitives, me, bundle, options);
   const known = { ...peer, identityKey: bundle.identityKey.slice() };
   const { repaired } = options;
@@ -176,8 +183,8 @@ export function openEnvelope(
     return { peer: receivedIn(peer, session, envelope.timestamp), frame, usedPrekeys: [], rekeyAnswerDue };
   }
   const initiation = acceptableInitiation(primitives, me, peer, envelope);
-  const used = findPrekeys(prekeys, initiation);
-  const answer = answerSession(primitives, me, used, envelope.sessionId, initiation);
+  const { found, usedUp } = findPrekeys(prekeys, initiation);
+  const answer = answerSession(primitives, me, found, envelope.sessionId, initiation);
   const { session, frame, rekeyAnswerDue } = openInSession(primitives, answer, envelope, clock);
   const remembered = { sessionId: session.id, signedPrekeyId: initiation.signedPrekeyId };
   const introduced = {
@@ -188,7 +195,7 @@ export function openEnvelope(
   return {
     peer: receivedIn(introduced, session, envelope.timestamp),
     frame,
-    usedPrekeys: initiation.oneTimePrekeyId === null ? [] : [initiation.oneTimePrekeyId],
+    usedPrekeys: usedUp,
     rekeyAnswerDue,
   };
 }
@@ -253,15 +260,28 @@ function acceptableInitiation(primitives: Primitives, me: Identity, peer: Peer, 
   return initiation;
 }
 
-function findPrekeys(prekeys: PrekeyLookup, initiation: Initiation): UsedPrekeys {
+/** The private prekeys that an initiation names, and the ids of those that its first message uses up. */
+function findPrekeys(
+  prekeys: PrekeyLookup,
+  initiation: Initiation,
+): { readonly found: UsedPrekeys; readonly usedUp: readonly string[] } {
   if (initiation.suite === 1 && prekeys.kemPublished) throw new Refusal("suite-refused");
-  const signedPrekey = prekeys.signedPrekey(initiation.signedPrekeyId);
-  const { oneTimePrekeyId } = initiation;
-  const oneTimePrekey = oneTimePrekeyId === null ? null : prekeys.oneTimePrekey(oneTimePrekeyId);
-  const isOneTimeGone = oneTimePrekeyId !== null && oneTimePrekey === null;
-  // Without suite 2 there is no KEM prekey to find, whatever its id.
-  if (signedPrekey === null || isOneTimeGone || initiation.suite === 2) throw new Refusal("prekey-unknown");
-  return { signedPrekey, oneTimePrekey };
+  const { signedPrekeyId, oneTimePrekeyId } = initiation;
+  const signedPrekey = present(prekeys.signedPrekey(signedPrekeyId));
+  const oneTimePrekey = oneTimePrekeyId === null ? null : present(prekeys.oneTimePrekey(oneTimePrekeyId));
+  const usedUp = oneTimePrekeyId === null ? [] : [oneTimePrekeyId];
+  if (initiation.suite === 1) return { found: { signedPrekey, oneTimePrekey, kem: null }, usedUp };
+  const { kemPrekeyId, kemCiphertext } = initiation;
+  const { pair, lastResort } = present(prekeys.kemPrekey(kemPrekeyId));
+  return {
+    found: { signedPrekey, oneTimePrekey, kem: { pair, ciphertext: kemCiphertext } },
+    usedUp: lastResort ? usedUp : [...usedUp, kemPrekeyId],
+  };
+}
+
+function present<Prekey>(prekey: Prekey | null): Prekey {
+  if (prekey === null) throw new Refusal("prekey-unknown");
+  return prekey;
 }
 
 /** A message of this session has opened: does the session become active? */

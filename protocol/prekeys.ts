@@ -7,7 +7,13 @@ import { checkIdentity, type Identity, isAgentId } from "./identity.ts";
 import { JsonReader } from "./json-reader.ts";
 import { isKemKey } from "./kem-key.ts";
 import { SIGNED_PREKEY_AGE_MS_MAX } from "./limits.ts";
-import { generateX25519, type KeyPair, type Primitives, type Random } from "./primitives/primitives.ts";
+import {
+  generateMlKem768,
+  generateX25519,
+  type KeyPair,
+  type Primitives,
+  type Random,
+} from "./primitives/primitives.ts";
 import { Refusal } from "./refusal.ts";
 import { formatTimestamp } from "./timestamp.ts";
 import { uuidToBytes } from "./uuid.ts";
@@ -35,6 +41,7 @@ export interface SignedPrekey extends PrekeyFacts {
 }
 
 export interface KemPrekey extends SignedPrekey {
+  /** It may be handed out repeatedly; the others are one-time prekeys. */
   readonly lastResort: boolean;
 }
 
@@ -58,10 +65,19 @@ export interface Bundle {
   readonly kemPrekey: KemPrekey | null;
 }
 
+/** What a new signed prekey is made of. */
+export interface PrekeyBirth {
+  /** UUID. */
+  readonly id: string;
+  /** Milliseconds. */
+  readonly now: number;
+  readonly random: Random;
+}
+
 export function createSignedPrekey(
   primitives: Primitives,
   me: Identity,
-  { id, now, random }: { readonly id: string; readonly now: number; readonly random: Random },
+  { id, now, random }: PrekeyBirth,
 ): OwnPrekey<SignedPrekey> {
   const pair = generateX25519(primitives, random);
   const facts = { id, createdAt: now, publicKey: pair.publicKey };
@@ -71,6 +87,17 @@ export function createSignedPrekey(
 export function createOneTimePrekey(primitives: Primitives, id: string, random: Random): OwnPrekey<OneTimePrekey> {
   const pair = generateX25519(primitives, random);
   return { prekey: { id, publicKey: pair.publicKey }, pair };
+}
+
+/** ML-KEM-768; the pair's private key is the seed. */
+export function createKemPrekey(
+  primitives: Primitives,
+  me: Identity,
+  { id, now, random, lastResort }: PrekeyBirth & Pick<KemPrekey, "lastResort">,
+): OwnPrekey<KemPrekey> {
+  const pair = generateMlKem768(primitives, random);
+  const facts = { id, createdAt: now, publicKey: pair.publicKey };
+  return { prekey: { ...facts, signature: signPrekey(primitives, me, "kem-prekey", facts), lastResort }, pair };
 }
 
 /** `label(…) ‖ id(16) ‖ u64(created_at) ‖ public key` */

@@ -8,11 +8,17 @@ import { type Envelope, type EnvelopeHeader, envelopeAad, NONCE_BYTES } from "./
 import { decodeFrame, encodeFrame, type Frame, type FrameFault } from "./frame.ts";
 import type { Identity } from "./identity.ts";
 import { encodeInitiation, type Initiation } from "./initiation.ts";
-import { initiatorOutputs, responderOutputs, sessionIdOf, x3dhSecret } from "./key-agreement.ts";
+import { agreedSecret, initiatorOutputs, responderOutputs, sessionIdOf } from "./key-agreement.ts";
 import { REKEY_AFTER_MESSAGES, REKEY_AFTER_MESSAGES_UNANSWERED, REKEY_AFTER_MS } from "./limits.ts";
 import { messageIdTime } from "./message-id.ts";
-import type { Bundle } from "./prekeys.ts";
-import { generateX25519, type KeyPair, type Primitives, type Random } from "./primitives/primitives.ts";
+import type { Bundle, KemPrekey } from "./prekeys.ts";
+import {
+  type Encapsulated,
+  generateX25519,
+  type KeyPair,
+  type Primitives,
+  type Random,
+} from "./primitives/primitives.ts";
 import {
   answerRatchet,
   findMessageKey,
@@ -28,6 +34,9 @@ export const REKEY_REQUESTED = 1;
 
 /** The content type of an empty control message, which does nothing but turn the ratchets (§4). */
 export const REKEY_CONTENT_TYPE = "application/vnd.sealpost.rekey";
+
+/** Bytes of m, from which ML-KEM makes the shared secret (FIPS 203 §7.2). */
+const KEM_RANDOMNESS_BYTES = 32;
 
 export interface Session {
   /** 16 bytes. */
@@ -49,6 +58,13 @@ export interface UnansweredStart {
 export interface UsedPrekeys {
   readonly signedPrekey: KeyPair;
   readonly oneTimePrekey: KeyPair | null;
+  /** Null in suite 1. */
+  readonly kem: UsedKemPrekey | null;
+}
+
+export interface UsedKemPrekey {
+  readonly pair: KeyPair;
+  readonly ciphertext: Uint8Array;
 }
 
 /** What is said, to whom. */
@@ -86,7 +102,7 @@ export interface OpenedInSession {
   readonly rekeyAnswerDue: boolean;
 }
 
-/** A's new session from a checked bundle without a KEM prekey. Refuses `bad-key`. */
+/** A's new session from a checked bundle: of suite 2 whenever that has a KEM prekey (§3). Refuses `bad-key`. */
 export function startSession(primitives: Primitives, me: Identity, bundle: Bundle, { now, random }: Clock): Session {
   const ephemeral = generateX25519(primitives, random);
   const outputs = initiatorOutputs(primitives, me, ephemeral, {
@@ -95,13 +111,15 @@ export function startSession(primitives: Primitives, me: Identity, bundle: Bundl
     oneTimePrekey: bundle.oneTimePrekey?.publicKey ?? null,
   });
   const names = { identityKey: me.signing.publicKey, ephemeralKey: ephemeral.publicKey };
-  const initiation = encodeInitiation({
-    suite: 1,
-    ...names,
-    signedPrekeyId: bundle.signedPrekey.id,
-    oneTimePrekeyId: bundle.oneTimePrekey?.id ?? null,
-  });
-  const secret = x3dhSecret(primitives, outputs);
+  const ids = { signedPrekeyId: bundle.signedPrekey.id, oneTimePrekeyId: bundle.oneTimePrekey?.id ?? null };
+  const { kemPrekey } = bundle;
+  const kem = kemPrekey === null ? null : { id: kemPrekey.id, ...encapsulate(primitives, kemPrekey, random) };
+  const initiation = encodeInitiation(
+    kem === null
+      ? { suite: 1, ...names, ...ids }
+      : { suite: 2, ...names, ...ids, kemPrekeyId: kem.id, kemCiphertext: kem.ciphertext },
+  );
+  const secret = agreedSecret(primitives, outputs, kem?.sharedSecret ?? null);
   const ratchet = startRatchet(primitives, secret, bundle.signedPrekey.publicKey, random);
   secret.fill(0);
   return {
@@ -120,7 +138,10 @@ export function answerSession(
   id: Uint8Array,
   initiation: Initiation,
 ): Session {
-  const secret = x3dhSecret(primitives, responderOutputs(primitives, me, prekeys, initiation));
+  const outputs = responderOutputs(primitives, me, prekeys, initiation);
+  const { kem } = prekeys;
+  const kemSecret = kem === null ? null : primitives.mlKem768Decapsulate(kem.pair, kem.ciphertext);
+  const secret = agreedSecret(primitives, outputs, kemSecret);
   return { id: id.slice(), unanswered: null, replaced: false, ratchet: answerRatchet(secret, prekeys.signedPrekey) };
 }
 
@@ -188,6 +209,13 @@ export function openInSession(
     frame,
     rekeyAnswerDue: isRekeyAnswerDue(ratchet, envelope, frame),
   };
+}
+
+function encapsulate(primitives: Primitives, { publicKey }: KemPrekey, random: Random): Encapsulated {
+  const randomness = random(KEM_RANDOMNESS_BYTES);
+  const encapsulated = primitives.mlKem768Encapsulate(publicKey, randomness);
+  randomness.fill(0);
+  return encapsulated;
 }
 
 /** When bit 0 of the flags is set on the next message (§4). */

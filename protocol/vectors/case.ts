@@ -76,6 +76,11 @@ export class Fields {
     return this.#object[name] === undefined ? "" : this.string(name);
   }
 
+  /** Null when it is null. */
+  nullableString(name: string): string | null {
+    return this.has(name) ? this.string(name) : (this.value(name) as null);
+  }
+
   number(name: string): number {
     const value = this.value(name);
     if (typeof value !== "number") throw new Mismatch(`${name} is not a number`);

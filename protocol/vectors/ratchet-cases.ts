@@ -15,7 +15,8 @@ import {
   envelopeToJson,
 } from "../envelope.ts";
 import { encodeFrame } from "../frame.ts";
-import { initiatorOutputs, x3dhSecret } from "../key-agreement.ts";
+import { decodeInitiation } from "../initiation.ts";
+import { agreedSecret, initiatorOutputs } from "../key-agreement.ts";
 import { initiate, openEnvelope, sealMessage, sealRekeyAnswer, sendingSession } from "../peer.ts";
 import { encodePeer } from "../peer-record.ts";
 import { type Primitives, x25519PairFrom } from "../primitives/primitives.ts";
@@ -62,10 +63,8 @@ interface Outcome {
 
 export function ratchetCases(file: Fields): Case[] {
   return file.list("transcripts").map((value) => {
-    const fields = new Fields(value);
-    const name = fields.string("name");
-    const usesSuite2 = fields.list("steps").some((step) => new Fields(step).optional("suite") === 2);
-    return usesSuite2 ? { name } : { name, run: (primitives, checks) => runTranscript(primitives, checks, value) };
+    const name = new Fields(value).string("name");
+    return { name, run: (primitives, checks) => runTranscript(primitives, checks, value) };
   });
 }
 
@@ -122,20 +121,29 @@ function initiateStep(world: World, step: Fields): void {
   const ephemeral = step.bytes("ephemeral_private_key");
   const ratchetKey = step.bytes("ratchet_private_key");
   const bundle = bundleOf(other, step);
-  const script = scriptedRandom([ephemeral, ratchetKey]);
+  const kemRandomness = step.nullableBytes("kem_randomness");
+  // A copy, since m is wiped when it has been used.
+  const script = scriptedRandom([ephemeral, ...(kemRandomness === null ? [] : [kemRandomness.slice()]), ratchetKey]);
   const peer = peerOf(me, bundle.agentId);
   putPeer(me, initiate(primitives, me.identity, peer, bundle, { now, random: script.random }));
   checks.equal("randomness left", script.left(), 0);
   const session = sessionOf(me, other, step.bytes("session_id"));
-  checks.equal("suite", 1, step.number("suite"));
-  checks.equal("initiation", session.unanswered?.initiation, step.bytes("initiation"));
+  const initiation = step.bytes("initiation");
+  checks.equal("initiation", session.unanswered?.initiation, initiation);
+  checks.equal("suite", decodeInitiation(initiation).suite, step.number("suite"));
   checks.equal("ratchet_private_key", session.ratchet.own.privateKey, ratchetKey);
   const outputs = initiatorOutputs(primitives, me.identity, x25519PairFrom(primitives, ephemeral), {
     identityKey: bundle.identityKey,
     signedPrekey: bundle.signedPrekey.publicKey,
     oneTimePrekey: bundle.oneTimePrekey?.publicKey ?? null,
   });
-  checks.equal("shared_secret", x3dhSecret(primitives, outputs), step.bytes("shared_secret"));
+  const { kemPrekey } = bundle;
+  const kem =
+    kemPrekey === null || kemRandomness === null
+      ? null
+      : primitives.mlKem768Encapsulate(kemPrekey.publicKey, kemRandomness);
+  const secret = agreedSecret(primitives, outputs, kem?.sharedSecret ?? null);
+  checks.equal("shared_secret", secret, step.bytes("shared_secret"));
   checkState(primitives, checks, step.fields("state"), session, now);
   checkActive(world, step, parties);
   world.initiated[by]?.push(session.id);
@@ -240,7 +248,8 @@ function decryptStep(world: World, step: Fields): void {
   const oneTimeLeft = step.optional("one_time_prekeys_left");
   if (oneTimeLeft !== undefined) checks.equal("one_time_prekeys_left", me.oneTimePairs.size, oneTimeLeft);
   const kemLeft = step.optional("kem_prekeys_left");
-  if (kemLeft !== undefined) checks.equal("kem_prekeys_left", 0, kemLeft);
+  const kemOneTime = [...me.kemPairs.values()].filter(({ lastResort }) => !lastResort);
+  if (kemLeft !== undefined) checks.equal("kem_prekeys_left", kemOneTime.length, kemLeft);
   step.comment("note");
   checkActive(world, step, parties);
 }
@@ -281,7 +290,9 @@ function receive({ primitives, checks }: World, me: Agent, json: unknown, clock:
     duplicate = me.delivered.has(messageKey);
     const opened = openEnvelope(primitives, me.identity, prekeysOf(me), peerOf(me, envelope.senderId), envelope, clock);
     putPeer(me, opened.peer);
-    for (const id of opened.usedPrekeys) checks.equal("a used prekey was there", me.oneTimePairs.delete(id), true);
+    for (const id of opened.usedPrekeys) {
+      checks.equal("a used prekey was there", me.oneTimePairs.delete(id) || me.kemPairs.delete(id), true);
+    }
     const { frame, rekeyAnswerDue } = opened;
     if (typeof frame === "string") return { error: frame, stateChanged: true, duplicate, rekeyAnswerDue };
     me.delivered.add(messageKey);
@@ -297,7 +308,8 @@ function prekeysOf(me: Agent) {
   return {
     signedPrekey: (id: string) => me.signedPairs.get(id) ?? null,
     oneTimePrekey: (id: string) => me.oneTimePairs.get(id) ?? null,
-    kemPublished: false,
+    kemPrekey: (id: string) => me.kemPairs.get(id) ?? null,
+    kemPublished: me.kemPrekeys.size > 0,
   };
 }
 

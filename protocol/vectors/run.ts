@@ -5,6 +5,7 @@ import type { Primitives } from "../primitives/primitives.ts";
 import { type Case, Checks, Fields, Mismatch } from "./case.ts";
 import { identityCases } from "./identity-cases.ts";
 import { paddingCases } from "./padding-cases.ts";
+import { pqxdhCases } from "./pqxdh-cases.ts";
 import { prekeyCases } from "./prekey-cases.ts";
 import { ratchetCases } from "./ratchet-cases.ts";
 import { repairCases } from "./repair-cases.ts";
@@ -63,11 +64,4 @@ export function runCase({ name, run }: Case, implementations: Readonly<Record<st
     }
   }
   return { name, outcome: "passed" };
-}
-
-/** PQXDH is not there yet. */
-function pqxdhCases(file: Fields): Case[] {
-  const named = file.list("cases").map((value) => ({ name: new Fields(value).string("name") }));
-  const rejections = file.list("implicit_rejection").map((_, index) => ({ name: `implicit rejection ${index}` }));
-  return [...named, ...rejections];
 }

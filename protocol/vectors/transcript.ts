@@ -2,12 +2,12 @@
 import { encodeBase64Url } from "../base64url.ts";
 import { equalBytes } from "../bytes.ts";
 import type { Identity } from "../identity.ts";
-import { type Peer, sendingSession, unknownPeer } from "../peer.ts";
+import { type OwnKemPrekey, type Peer, sendingSession, unknownPeer } from "../peer.ts";
 import { decodePeer, encodePeer } from "../peer-record.ts";
-import type { Bundle, OneTimePrekey, SignedPrekey } from "../prekeys.ts";
+import type { Bundle, KemPrekey, OneTimePrekey, SignedPrekey } from "../prekeys.ts";
 import type { KeyPair, Primitives } from "../primitives/primitives.ts";
 import type { Session } from "../session.ts";
-import { identityOf, oneTimePrekeyOf, signedPrekeyOf } from "./agents.ts";
+import { identityOf, kemPrekeyOf, oneTimePrekeyOf, signedPrekeyOf } from "./agents.ts";
 import { type Checks, Fields, Mismatch } from "./case.ts";
 
 export interface Agent {
@@ -15,9 +15,11 @@ export interface Agent {
   /** All it has ever published. */
   readonly signedPrekeys: ReadonlyMap<string, SignedPrekey>;
   readonly oneTimePrekeys: ReadonlyMap<string, OneTimePrekey>;
+  readonly kemPrekeys: ReadonlyMap<string, KemPrekey>;
   readonly signedPairs: ReadonlyMap<string, KeyPair>;
   /** The private halves that are left. */
   readonly oneTimePairs: Map<string, KeyPair>;
+  readonly kemPairs: Map<string, OwnKemPrekey>;
   readonly peers: Map<string, Peer>;
   /** `sender message` of all that was delivered. */
   readonly delivered: Set<string>;
@@ -49,14 +51,16 @@ export function agentOf(primitives: Primitives, fields: Fields, checks: Checks):
   const oneTime = fields
     .list("one_time_prekeys")
     .map((value) => oneTimePrekeyOf(primitives, new Fields(value), checks));
-  if (fields.list("kem_prekeys").length > 0) throw new Mismatch("KEM prekeys in a transcript of suite 1");
+  const kem = fields.list("kem_prekeys").map((value) => kemPrekeyOf(primitives, identity, new Fields(value), checks));
   fields.end();
   return {
     identity,
     signedPrekeys: new Map(signed.map(([prekey]) => [prekey.id, prekey])),
     oneTimePrekeys: new Map(oneTime.map(([prekey]) => [prekey.id, prekey])),
+    kemPrekeys: new Map(kem.map(([prekey]) => [prekey.id, prekey])),
     signedPairs: new Map(signed.map(([prekey, pair]) => [prekey.id, pair])),
     oneTimePairs: new Map(oneTime.map(([prekey, pair]) => [prekey.id, pair])),
+    kemPairs: new Map(kem.map(([{ id, lastResort }, pair]) => [id, { pair, lastResort }])),
     peers: new Map(),
     delivered: new Set(),
     owesAnswerIn: null,
@@ -74,15 +78,14 @@ export function partiesOf({ agents }: World, step: Fields): Parties {
 /** A bundle of the other agent with the prekeys that an initiate step names. */
 export function bundleOf(other: Agent, step: Fields): Bundle {
   const signedPrekey = other.signedPrekeys.get(step.string("signed_prekey"));
-  const oneTimeId = step.has("one_time_prekey") ? step.string("one_time_prekey") : step.value("one_time_prekey");
-  const oneTimePrekey = oneTimeId === null ? null : other.oneTimePrekeys.get(oneTimeId as string);
-  if (signedPrekey === undefined || oneTimePrekey === undefined)
+  const oneTimeId = step.nullableString("one_time_prekey");
+  const oneTimePrekey = oneTimeId === null ? null : other.oneTimePrekeys.get(oneTimeId);
+  const kemId = step.nullableString("kem_prekey");
+  const kemPrekey = kemId === null ? null : other.kemPrekeys.get(kemId);
+  if (signedPrekey === undefined || oneTimePrekey === undefined || kemPrekey === undefined)
     throw new Mismatch("a prekey that nobody has published");
-  for (const name of ["kem_prekey", "kem_randomness"]) {
-    if (step.value(name) !== null) throw new Mismatch(`${name} in suite 1`);
-  }
   const { agentId, signing } = other.identity;
-  return { agentId, identityKey: signing.publicKey, signedPrekey, oneTimePrekey, kemPrekey: null };
+  return { agentId, identityKey: signing.publicKey, signedPrekey, oneTimePrekey, kemPrekey };
 }
 
 export function peerOf(agent: Agent, peerId: string): Peer {

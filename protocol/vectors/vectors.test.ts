@@ -46,13 +46,14 @@ describe.each(FILES)("%s vectors", (kind) => {
 describe("the runner notices whatever is changed", () => {
   const ratchet = read("ratchet");
   const { transcripts: all } = ratchet;
-  const short = ["skipped-keys-expire", "two-starts-of-one-side"];
+  const short = ["skipped-keys-expire", "two-starts-of-one-side", "last-resort-twice"];
   const transcripts = (all as { [name: string]: Json }[]).filter(({ name }) => short.includes(name as string));
   const files: [string, Json, number][] = [
     ["identity", read("identity"), 1],
     ["padding", read("padding"), 7],
     ["prekeys", read("prekeys"), 2],
     ["x3dh", read("x3dh"), 2],
+    ["pqxdh", read("pqxdh"), 2],
     ["repair", read("repair"), 1],
     ["ratchet", { ...ratchet, transcripts }, 23],
   ];
@@ -62,6 +63,13 @@ describe("the runner notices whatever is changed", () => {
     expect(sample.length).toBeGreaterThan(20);
     const unnoticed = sample.filter((path) => !isNoticed(change(file, path)));
     expect(unnoticed.map((path) => path.join("/"))).toEqual([]);
+  });
+});
+
+test("a case that cannot be run is skipped by its name, and is no success", () => {
+  expect(runCase({ name: "of a later version" }, { node: nodePrimitives })).toEqual({
+    name: "of a later version",
+    outcome: "skipped",
   });
 });
 

@@ -11,7 +11,7 @@ import { type Case, Fields, scriptedRandom } from "./case.ts";
 const SOME_ID = "00000000-0000-4000-8000-000000000000";
 
 export function x3dhCases(file: Fields): Case[] {
-  return [...file.list("cases").map(agreementCase), ...file.list("refused").map(refusedCase)];
+  return [...file.list("cases").map((value) => agreementCase(1, value)), ...file.list("refused").map(refusedCase)];
 }
 
 function refusedCase(value: unknown, index: number): Case {
@@ -35,10 +35,10 @@ function refusedCase(value: unknown, index: number): Case {
       } else {
         checks.equal("key", key, "ephemeral_key");
         const signedPrekey = x25519PairFrom(primitives, fields.bytes("signed_prekey_private_key"));
+        const prekeys = { signedPrekey, oneTimePrekey: null, kem: null };
         const names = { identityKey: a.signing.publicKey, ephemeralKey: refused };
         const ids = { signedPrekeyId: SOME_ID, oneTimePrekeyId: null };
-        const answer = () =>
-          answerSession(primitives, b, { signedPrekey, oneTimePrekey: null }, EMPTY, { suite: 1, ...names, ...ids });
+        const answer = () => answerSession(primitives, b, prekeys, EMPTY, { suite: 1, ...names, ...ids });
         checks.refuses(answer, [error]);
       }
       fields.end();

@@ -78,6 +78,9 @@ export async function inTransaction<Result>(
 ): Promise<Result> {
   const client = await classified(() => postgres.pool.connect());
   const guarded: Queryable = { query: (query) => classified(() => client.query(query)) };
+  // A connection that dies between two queries says so by an event, and an event nobody hears ends the process. The next query tells.
+  const ignore = () => undefined;
+  client.on("error", ignore);
   let broken: Error | undefined;
   try {
     await guarded.query({ text: "BEGIN" });
@@ -88,6 +91,7 @@ export async function inTransaction<Result>(
     broken = error instanceof CommitUnknown ? error : await rolledBack(client);
     throw error;
   } finally {
+    client.off("error", ignore);
     client.release(broken);
   }
 }

@@ -4,8 +4,9 @@
  * Promise: nothing that exists is ever changed or deleted here. A partition count is fixed once there is data (a key would move), and
  * a retention that somebody set on a running cluster is for a person to change back.
  */
-import kafkajs from "kafkajs";
+import kafkajs, { type Admin } from "kafkajs";
 import { Unavailable } from "../protocol/refusal.ts";
+import { backoffMs, pause } from "./backoff.ts";
 import { catalogue } from "./catalogue.ts";
 import type { KafkaDoor } from "./kafka.ts";
 import { deadLetterTopicName, type Topic } from "./topic.ts";
@@ -28,6 +29,8 @@ export interface DeclaredTopic {
 
 /** A dead letter is the record it came from and a few headers about it. */
 const deadLetterRoomBytes = 64 * 1024;
+/** A broker knows of a topic a moment after it was made, and kafkajs asks too early when several topics are made at once. */
+const attemptsMax = 5;
 const deadLettersKeptMs = 30 * 24 * 60 * 60 * 1000;
 
 /** Every topic that must exist, dead letters included. Pure. */
@@ -55,20 +58,31 @@ export function declaredTopics(layout: TopicLayout = {}): DeclaredTopic[] {
 /** Makes the topics that are missing; answers their names. Rejects with `Unavailable("kafka")`. */
 export async function applyTopics(kafka: KafkaDoor, layout: TopicLayout = {}): Promise<string[]> {
   const declared = declaredTopics(layout);
-  return kafka.ask(async (admin) => {
-    const existing = new Set(await admin.listTopics());
-    const missing = declared.filter(({ name }) => !existing.has(name));
-    if (missing.length === 0) return [];
-    await admin.createTopics({
-      waitForLeaders: true,
-      topics: missing.map((topic) => ({
-        topic: topic.name,
-        numPartitions: topic.partitions,
-        replicationFactor: topic.replicas,
-        configEntries: Object.entries(topic.config).map(([name, value]) => ({ name, value })),
-      })),
-    });
-    return missing.map(({ name }) => name);
+  const made = new Set<string>();
+  for (let attempt = 0; ; attempt++) {
+    try {
+      await kafka.ask((admin) => createMissing(admin, declared, made));
+      return Array.from(made);
+    } catch (error) {
+      if (attempt + 1 === attemptsMax) throw error;
+      await pause(backoffMs(attempt));
+    }
+  }
+}
+
+async function createMissing(admin: Admin, declared: readonly DeclaredTopic[], made: Set<string>): Promise<void> {
+  const existing = new Set(await admin.listTopics());
+  const missing = declared.filter(({ name }) => !existing.has(name));
+  if (missing.length === 0) return;
+  for (const { name } of missing) made.add(name);
+  await admin.createTopics({
+    waitForLeaders: true,
+    topics: missing.map((topic) => ({
+      topic: topic.name,
+      numPartitions: topic.partitions,
+      replicationFactor: topic.replicas,
+      configEntries: Object.entries(topic.config).map(([name, value]) => ({ name, value })),
+    })),
   });
 }
 

@@ -1,0 +1,83 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import type { Agent } from "../sdk/agent.ts";
+import { messageAcknowledged, messageDelivered, messageQueued } from "../streams/catalogue.ts";
+import { headersAsText } from "../streams/headers.ts";
+import type { Failpoint } from "../streams/runner-options.ts";
+import { eventually, type House, openHouse } from "./house.ts";
+
+const points: readonly Failpoint[] = [
+  "before-commit",
+  "after-commit",
+  "after-publish",
+  "before-offset-commit",
+  "after-offset-commit",
+];
+
+let house: House;
+let url: string;
+
+beforeAll(async () => {
+  house = await openHouse();
+  ({ url } = await house.start({ roles: ["api"], prepare: true }));
+  await house.start({ roles: ["routing", "receipts", "relay", "jobs"] });
+});
+
+afterAll(() => house.close());
+
+/** Reads on until it is told to stop. */
+async function readAll(agent: Agent, read: string[], signal: AbortSignal): Promise<void> {
+  for await (const message of agent.inbox({ signal })) {
+    read.push(message.text());
+    await message.ack();
+  }
+}
+
+test.each(points)(
+  "queuing and acks killed at %s and started again lose nothing and add only byte-identical repeats",
+  async (point) => {
+    const alice = await house.agent(`alice-${point}`, url);
+    const bob = await house.agent(`bob-${point}`, url);
+    const stop = new AbortController();
+    const read: string[] = [];
+    const reading = readAll(bob, read, stop.signal);
+    const doomed = await Promise.all(
+      ["queuing", "acks"].map((role) =>
+        house.start({ roles: [role], env: { SEALPOST_FAILPOINT: `${role}:${point}:2` } }),
+      ),
+    );
+    const bodies: string[] = [];
+    const sent: string[] = [];
+    let dead = 0;
+    for (const { ended } of doomed) void ended.then(() => (dead += 1));
+    // Until both have died of their failpoint there is always something to do for them.
+    for (let index = 1; dead < doomed.length && index <= 2_000; index += 1) {
+      bodies.push(`${point} ${index}`);
+      sent.push((await alice.send(bob.id, `${point} ${index}`)).messageId);
+      await new Promise((resolve) => setTimeout(resolve, 10));
+    }
+    expect(await Promise.all(doomed.map(({ ended }) => ended))).toEqual(["SIGKILL", "SIGKILL"]);
+
+    const heirs = await Promise.all(["queuing", "acks"].map((role) => house.start({ roles: [role] })));
+    await eventually("everything is read", () => read.length >= bodies.length, 90_000);
+    await eventually("everything is acknowledged", () =>
+      sent.every((id) => alice.status(id)?.state === "acknowledged"),
+    );
+    stop.abort();
+    await reading;
+    expect(read).toEqual(bodies);
+    for (const topic of [messageQueued, messageDelivered, messageAcknowledged]) {
+      const events = new Map<string, Map<string, Buffer>>();
+      for (const { headers, value, decoded } of await house.read<object>(topic)) {
+        const id = "messageId" in decoded ? decoded.messageId : "itemId" in decoded ? decoded.itemId : "";
+        const ceId = headersAsText(headers)["ce_id"] ?? "";
+        const known = events.get(String(id)) ?? new Map<string, Buffer>();
+        const bytes = known.get(ceId) ?? value ?? Buffer.alloc(0);
+        expect(Buffer.compare(bytes, value ?? Buffer.alloc(0)), "a repeat has the same bytes").toBe(0);
+        events.set(String(id), known.set(ceId, bytes));
+      }
+      for (const id of sent) expect(events.get(id)?.size, `${topic.name} of ${id}`).toBe(1);
+    }
+    await Promise.all(heirs.map((heir) => heir.stop()));
+    await Promise.all([alice.close(), bob.close()]);
+  },
+);

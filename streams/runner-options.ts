@@ -76,7 +76,7 @@ export const usualTiming: Timing = {
   tickMs: 1_000,
   lagMs: 10_000,
   drainMs: 5_000,
-  sessionMs: 30_000,
+  sessionMs: 10_000,
 };
 
 export const noMetrics: RunnerMetrics = {

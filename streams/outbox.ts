@@ -98,14 +98,10 @@ export function createOutbox(options: OutboxOptions): Outbox {
       for (;;) {
         const rows = await patience.persist(() => store.leftovers(group, id, leftoversPage, after), until);
         await append(rows, until);
-        const end = rows.at(-1);
-        if (end === undefined) return;
-        // A full page may have ended in the middle of an offset's rows.
-        const isLast = rows.length < leftoversPage;
-        mark(id, isLast ? end.inputOffset + 1 : end.inputOffset);
-        if (isLast) return;
-        after = { inputOffset: end.inputOffset, n: end.n };
+        after = rows.at(-1) ?? after;
+        if (rows.length < leftoversPage) break;
       }
+      if (after.n !== nMax) mark(id, after.inputOffset + 1);
     },
 
     async drained(until) {

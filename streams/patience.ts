@@ -20,7 +20,11 @@ export interface Patience {
   persist<Result>(work: () => Promise<Result>, signal: AbortSignal): Promise<Result>;
 }
 
-export function createPatience(log: pino.Logger, onRetry: (door: string) => void): Patience {
+export function createPatience(
+  log: pino.Logger,
+  onRetry: (door: string) => void,
+  waitMs: (attempt: number) => number = backoffMs,
+): Patience {
   let waiting = 0;
   return {
     get waiting() {
@@ -37,7 +41,7 @@ export function createPatience(log: pino.Logger, onRetry: (door: string) => void
           onRetry(error.door);
         }
         waiting++;
-        await pause(backoffMs(attempt), signal);
+        await pause(waitMs(attempt), signal);
         waiting--;
         if (signal.aborted) throw new Interrupted();
       }

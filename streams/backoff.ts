@@ -33,3 +33,13 @@ export function aborted(signal: AbortSignal): Promise<void> {
     else signal.addEventListener("abort", () => resolve(), { once: true });
   });
 }
+
+/** Waits for `work`, but not longer than `ms`; what it does after that is not waited for. Rejects as `work` does. */
+export async function within(ms: number, work: Promise<unknown>): Promise<void> {
+  const done = new AbortController();
+  try {
+    await Promise.race([work, pause(ms, done.signal)]);
+  } finally {
+    done.abort();
+  }
+}

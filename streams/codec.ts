@@ -12,7 +12,7 @@ import { catalogue } from "./catalogue.ts";
 import { openRegistry, type Registry } from "./registry.ts";
 import type { Topic } from "./topic.ts";
 
-export type CodecCode = "undecodable" | "schema-mismatch";
+type CodecCode = "undecodable" | "schema-mismatch";
 
 export interface Codec {
   /** Throws (a bug of the caller) when `value` does not fit the topic's schema. */

@@ -6,7 +6,7 @@
  */
 import { v5 as uuidV5 } from "uuid";
 import type { Codec } from "./codec.ts";
-import type { Appender, Outgoing } from "./consumer.ts";
+import type { Outgoing } from "./consumer.ts";
 import type { Topic } from "./topic.ts";
 
 /** Sealpost's own namespace for UUIDv5; changing it would give every event a second id. */
@@ -52,22 +52,6 @@ export function toOutgoing<T>(codec: Codec, event: NewEvent<T>): Outgoing {
     key: event.key,
     value: codec.encode(event.topic, event.value),
     headers: eventHeaders(event.topic.name, event),
-  };
-}
-
-/** Appends events instead of encoded records; promises and errors are the appender's. */
-export interface EventAppender {
-  append(events: readonly NewEvent<unknown>[], options?: Parameters<Appender["append"]>[1]): Promise<void>;
-}
-
-export function eventAppender(codec: Codec, appender: Appender): EventAppender {
-  return {
-    // Not async: calls reach the appender in the order in which they were made.
-    append: (events, options) =>
-      appender.append(
-        events.map((event) => toOutgoing(codec, event)),
-        options,
-      ),
   };
 }
 

@@ -58,20 +58,24 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
     return connecting;
   }
 
+  async function disconnect(): Promise<void> {
+    const admin = connecting;
+    connecting = null;
+    await admin?.then((open) => open.disconnect()).catch(() => undefined);
+  }
+
   return {
     client,
     async ask(question) {
       try {
         return await question(await connected());
       } catch (error) {
+        // The next question is asked over a new connection.
+        await disconnect();
         throw new Unavailable("kafka", error);
       }
     },
-    async close() {
-      const admin = connecting;
-      connecting = null;
-      await admin?.then((open) => open.disconnect()).catch(() => undefined);
-    },
+    close: disconnect,
   };
 }
 

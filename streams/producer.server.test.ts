@@ -10,10 +10,14 @@ import { Unavailable } from "../protocol/refusal.ts";
 import { type FaultProxy, openProxy, produceApi } from "../tests/proxy.ts";
 import { uniqueName, useStack } from "../tests/stack.ts";
 import { pushRequested } from "./catalogue.ts";
+import { openCodec } from "./codec.ts";
 import type { Outgoing } from "./consumer.ts";
+import { toOutgoing } from "./headers.ts";
 import { type KafkaDoor, openKafka } from "./kafka.ts";
 import { Overloaded, openProducer } from "./producer.ts";
 import { readTopic } from "./read-topic.ts";
+import { runPlainConsumer } from "./runner.ts";
+import { noMetrics } from "./runner-options.ts";
 import { applyTopics } from "./topics.ts";
 
 const log = pino({ level: "silent" });
@@ -177,6 +181,48 @@ describe("the producer", () => {
     await Promise.all(Array.from({ length: 400 }, (_, i) => ours.append([record(topic, String(i), `k${i}`)])));
     expect((proxy.requests.get(produceApi) ?? 0) - before).toBe(1);
     await ours.close();
+  });
+});
+
+describe("a consumer", () => {
+  test("goes on by itself when its broker was killed and is back", async () => {
+    const input = { ...pushRequested, name: await freshTopic(2), schema: pushRequested.name };
+    const codec = await openCodec({ registryUrl: useStack().registryUrl, register: true, topics: [input] });
+    const producer = openProducer({ kafka: direct, log, deadlineMs: 60_000 });
+    const seen = new Set<number>();
+    const fatal: unknown[] = [];
+    const runner = runPlainConsumer(
+      {
+        name: uniqueName("killed"),
+        reads: [input],
+        react: async (batch) => {
+          for (const { value } of batch) seen.add(value.seq);
+          return [];
+        },
+      },
+      {
+        ...{ kafka: direct, codec, log, appender: producer, metrics: noMetrics },
+        ...{ onFatal: (error) => fatal.push(error), timing: { tickMs: 100, lagMs: 500 } },
+      },
+    );
+    const append = (seq: number) =>
+      producer.append([
+        toOutgoing(codec, {
+          ...{ topic: input, key: `k${seq}`, id: `${seq}`, source: "/test", time: 1, subject: "s" },
+          value: { recipientId: "r", seq, requestedAt: 1 },
+        }),
+      ]);
+    for (let seq = 0; seq < 20; seq++) await append(seq);
+    await until(() => seen.size === 20);
+    await stack.kill("kafka");
+    const waiting = Array.from({ length: 20 }, (_, i) => append(20 + i));
+    await stack.restart("kafka");
+    await Promise.all(waiting);
+    await until(() => seen.size === 40);
+    await until(() => runner.ready());
+    await runner.stop();
+    await producer.close();
+    expect(fatal).toEqual([]);
   });
 });
 

@@ -11,7 +11,7 @@
  * Promises: the position in PostgreSQL is the truth, Kafka's committed offset a hint that never runs ahead of what is published. While
  * the world is at fault nothing advances, `ready` is false, and nothing is lost.
  */
-import { aborted, backoffMs, pause } from "./backoff.ts";
+import { aborted, backoffMs, pause, within } from "./backoff.ts";
 import type { PartitionId, PlainConsumer, StepConsumer } from "./consumer.ts";
 import { createExclusive } from "./exclusive.ts";
 import { admit } from "./log-range.ts";
@@ -123,7 +123,7 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
         subscription = null;
         assignment?.over.abort();
         assignment = null;
-        await Promise.race([old?.close(), pause(closeMsMax, stopping.signal)]);
+        await within(closeMsMax, Promise.race([old?.close(), aborted(stopping.signal)]));
         await pause(delayMs, stopping.signal);
         if (stopping.signal.aborted) return;
         const names = Array.from(topics.keys());
@@ -243,10 +243,10 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
         const drain = AbortSignal.timeout(timing.drainMs);
         await Promise.race([exclusive.run(async () => undefined), aborted(drain)]);
         await outbox.drained(drain).catch(() => undefined);
-        await Promise.race([upkeep.stop(), pause(closeMsMax)]);
+        await within(closeMsMax, upkeep.stop());
         givenUp.abort();
         await building;
-        await Promise.race([subscription?.close(), pause(closeMsMax)]);
+        await within(closeMsMax, subscription?.close() ?? Promise.resolve());
       })();
       return isStopped;
     },

@@ -27,7 +27,7 @@ const delivered = {
   custody: "agent",
 } as const;
 
-export interface Sample<T = unknown> {
+interface Sample<T = unknown> {
   readonly topic: Topic<T>;
   readonly value: T;
 }

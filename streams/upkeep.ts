@@ -109,6 +109,9 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
     }
     assignedAt = now;
     const ranges = await ownership.ranges(owned.map(({ topic }) => topic));
+    // What another member has now is for that one to report.
+    const gone = lags.filter((one) => !owned.some((other) => partitionName(other) === partitionName(one)));
+    for (const { topic, partition } of gone) metrics.lag(group, topic, partition, 0);
     lags = owned.map((partition) => {
       const end = ranges.get(partitionName(partition))?.high ?? partition.position;
       const records = Math.max(0, end - Math.max(partition.position, partition.seen));

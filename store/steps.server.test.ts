@@ -136,9 +136,9 @@ describe("the outbox", () => {
       const rows = [row(0, 0, 0), row(0, 1, 0), row(0, 2, 0), row(1, 0, 0)];
       await steps.commitStep(one, [{ ...p0, from: 0, to: 3 }], [], async () => rows);
     }
-    await steps.commitStep(name, [{ ...p1, from: 5, to: 6 }], [{ ...p0, below: 1 }], nothing);
+    await steps.commitStep(name, [{ ...p1, from: 5, to: 6 }], [{ ...p0, from: 0, below: 1 }], nothing);
     expect(await placesOf(name)).toEqual(["1.0", "2.0"]);
-    await steps.deletePublished(name, [{ ...p0, below: 2 }]);
+    await steps.deletePublished(name, [{ ...p0, from: 1, below: 2 }]);
     expect(await placesOf(name)).toEqual(["2.0"]);
     expect(await placesOf(name, p1)).toEqual(["0.0"]);
     expect(await placesOf(other)).toHaveLength(3);

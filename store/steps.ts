@@ -11,8 +11,9 @@ interface PartitionId {
   readonly partition: number;
 }
 
-/** Input rows below this offset are published. */
+/** Rows of these input offsets are published. Without the lower bound each deletion would wade through the remains of all before. */
 interface Published extends PartitionId {
+  readonly from: number;
   readonly below: number;
 }
 
@@ -99,9 +100,8 @@ export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) =>
     async deletePublished(group: string, published: readonly Published[]): Promise<void> {
       await postgres.query({
         name: "delete-published",
-        text: `DELETE FROM outbox o USING unnest($2::text[], $3::integer[], $4::bigint[]) AS d (topic, part, below)
-               WHERE o.grp = $1 AND o.input_topic = d.topic AND o.input_partition = d.part AND o.input_offset < d.below`,
-        values: [group, topicsOf(published), numbersOf(published), published.map(({ below }) => below)],
+        text: deletionOf(2),
+        values: [group, topicsOf(published), numbersOf(published), ...rangesOf(published)],
       });
     },
 
@@ -120,6 +120,25 @@ export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) =>
       });
     },
   };
+}
+
+/**
+ * Deletes the rows of ranges: $1 is the group, four arrays from `$first` on name the ranges.
+ *
+ * By their places, which a lateral scan finds range by range: as a join, the planner, to whom this table looks empty most of the time, may read the
+ * index once for the whole group, remains of all earlier rows included (seen: 1,400 pages a step).
+ */
+function deletionOf(first: number): string {
+  return `DELETE FROM outbox WHERE ctid = ANY (ARRAY(
+            SELECT o.ctid
+            FROM unnest($${first}::text[], $${first + 1}::integer[], $${first + 2}::bigint[], $${first + 3}::bigint[])
+                 AS d (topic, part, from_offset, below)
+            CROSS JOIN LATERAL (
+              SELECT ctid FROM outbox
+              WHERE grp = $1 AND input_topic = d.topic AND input_partition = d.part
+                AND input_offset >= d.from_offset AND input_offset < d.below
+              OFFSET 0
+            ) o))`;
 }
 
 interface StoredRow {
@@ -146,8 +165,7 @@ async function movePositions(
              WHERE p.grp = $1 AND p.topic = m.topic AND p.part = m.part AND p.next_offset = m.from_offset
              RETURNING 1
            ), deleted AS (
-             DELETE FROM outbox o USING unnest($6::text[], $7::integer[], $8::bigint[]) AS d (topic, part, below)
-             WHERE o.grp = $1 AND o.input_topic = d.topic AND o.input_partition = d.part AND o.input_offset < d.below
+             ${deletionOf(6)}
            )
            SELECT count(*) AS moved FROM moved`,
     values: [
@@ -158,7 +176,7 @@ async function movePositions(
       moves.map(({ to }) => to),
       topicsOf(published),
       numbersOf(published),
-      published.map(({ below }) => below),
+      ...rangesOf(published),
     ],
   });
   if (rows[0]?.moved !== moves.length) throw new Moved();
@@ -190,6 +208,10 @@ function topicsOf(partitions: readonly PartitionId[]): string[] {
 
 function numbersOf(partitions: readonly PartitionId[]): number[] {
   return partitions.map(({ partition }) => partition);
+}
+
+function rangesOf(published: readonly Published[]): [from: number[], below: number[]] {
+  return [published.map(({ from }) => from), published.map(({ below }) => below)];
 }
 
 function asBuffer(bytes: Uint8Array): Buffer {

@@ -135,11 +135,17 @@ export interface StepStore<Tx> {
   commitStep(
     group: string,
     moves: readonly Move[],
-    published: readonly (PartitionId & { readonly below: number })[],
+    published: readonly (PartitionId & { readonly from: number; readonly below: number })[],
     work: (tx: Tx) => Promise<readonly OutboxRow[]>,
   ): Promise<"committed" | "moved">;
-  /** Deletes published rows: those of the partition below the input offset. */
-  deletePublished(group: string, published: readonly (PartitionId & { readonly below: number })[]): Promise<void>;
+  /**
+   * Deletes published rows: those of the partition from one input offset to below another. The lower bound spares the index the remains of all
+   * rows before.
+   */
+  deletePublished(
+    group: string,
+    published: readonly (PartitionId & { readonly from: number; readonly below: number })[],
+  ): Promise<void>;
   /** An operator accepts a gap: the position becomes `nextOffset`, whatever it was. */
   acceptGap(group: string, partition: PartitionId, nextOffset: number): Promise<void>;
 }

@@ -10,7 +10,7 @@ import type { Appender, OutboxRow, PartitionId, StepStore } from "./consumer.ts"
 import { Interrupted, type Patience } from "./patience.ts";
 import type { Failpoints } from "./runner-options.ts";
 
-export type Published = PartitionId & { readonly below: number };
+export type Published = PartitionId & { readonly from: number; readonly below: number };
 
 export interface Outbox {
   /** Resolves when one more step may be committed. Rejects with `Interrupted`. */
@@ -24,7 +24,7 @@ export interface Outbox {
   publishLeftovers(partition: PartitionId, until: AbortSignal): Promise<void>;
   /** Resolves when everything handed over is published. Rejects with `Interrupted`. */
   drained(until: AbortSignal): Promise<void>;
-  /** Input offsets below which rows are published and still in the table. */
+  /** Ranges of input offsets whose rows are published and still in the table. */
   published(): readonly Published[];
   /** Forgets them: they were deleted. */
   forget(published: readonly Published[]): void;
@@ -60,15 +60,19 @@ export function createOutbox(options: OutboxOptions): Outbox {
     if (rows.length > 0) await patience.persist(() => appender.append(rows, { deadlineMs: "never" }), until);
   }
 
-  function mark({ topic, partition }: PartitionId, below: number): void {
-    marks.set(nameOf({ topic, partition }), { topic, partition, below });
+  /** Rows of these input offsets are published, and so is everything between them and an earlier mark. */
+  function mark({ topic, partition }: PartitionId, from: number, below: number): void {
+    const name = nameOf({ topic, partition });
+    marks.set(name, { topic, partition, from: marks.get(name)?.from ?? from, below });
   }
 
   async function publishStep(rows: readonly OutboxRow[], onPublished: () => void): Promise<void> {
     await append(rows, givenUp);
     failpoints.hit("after-publish");
     // In order: the last row of each partition is the mark that stays.
-    for (const row of rows) mark({ topic: row.inputTopic, partition: row.inputPartition }, row.inputOffset + 1);
+    for (const { inputTopic: topic, inputPartition: partition, inputOffset } of rows) {
+      mark({ topic, partition }, inputOffset, inputOffset + 1);
+    }
     unpublished.shift();
     onPublished();
     for (const wake of waiting.splice(0)) wake();
@@ -95,13 +99,15 @@ export function createOutbox(options: OutboxOptions): Outbox {
 
     async publishLeftovers(id, until) {
       let after = { inputOffset: (marks.get(nameOf(id))?.below ?? 0) - 1, n: nMax };
+      let first: number | undefined;
       for (;;) {
         const rows = await patience.persist(() => store.leftovers(group, id, leftoversPage, after), until);
         await append(rows, until);
+        first ??= rows[0]?.inputOffset;
         after = rows.at(-1) ?? after;
         if (rows.length < leftoversPage) break;
       }
-      if (after.n !== nMax) mark(id, after.inputOffset + 1);
+      if (first !== undefined) mark(id, first, after.inputOffset + 1);
     },
 
     async drained(until) {

@@ -135,9 +135,15 @@ class World {
     this.table.push(...emittedRows(codec, group, parts, [record]));
   }
 
-  private delete(published: readonly { readonly partition: number; readonly below: number }[]): void {
+  private delete(
+    published: readonly { readonly partition: number; readonly from: number; readonly below: number }[],
+  ): void {
     this.table = this.table.filter(
-      (row) => !published.some(({ partition, below }) => row.inputPartition === partition && row.inputOffset < below),
+      (row) =>
+        !published.some(
+          ({ partition, from, below }) =>
+            row.inputPartition === partition && row.inputOffset >= from && row.inputOffset < below,
+        ),
     );
   }
 }

@@ -31,7 +31,7 @@ import type { Metrics } from "./metrics.ts";
 import type { Role } from "./role.ts";
 
 /** What senders see of deliveries may be a few milliseconds old; the records of many connections travel together. */
-const RECEIPTS_LINGER_MS = 2;
+const RECEIPTS_LINGER_MS = 5;
 
 /** Twice the skew that clocks are allowed, and a second for rounding. */
 const MEMORY_BEGUN_MS_MAX = (2 * CLOCK_SKEW_SECONDS + 1) * 1000;

@@ -17,6 +17,8 @@ import { checkReceipt, foldReceipts } from "./reports.ts";
 export const acks: StepConsumer<MessageReceipt, Tx> = {
   name: "acks",
   reads: [messageReceipt],
+  // Nobody waits for it: answers on a stream free its window at once. Woken for each report, it would cost as much as queuing does.
+  pace: { bytesMin: 32 * 1024, waitMsMax: 50 },
   check: checkReceipt,
   step: async (batch, tx) => {
     const turned = await tx.acks.settle(foldReceipts(batch));

@@ -7,10 +7,19 @@ import { randomUUID } from "node:crypto";
 import { decodeEnvelope, encodeEnvelope } from "../protocol/envelope.ts";
 import { createIdentity, type Identity } from "../protocol/identity.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
-import { initiate, openEnvelope, type Peer, sealMessage, sendingSession, unknownPeer } from "../protocol/peer.ts";
+import {
+  initiate,
+  openEnvelope,
+  type Peer,
+  sealMessage,
+  sealRekeyAnswer,
+  sendingSession,
+  unknownPeer,
+} from "../protocol/peer.ts";
 import { createOneTimePrekey, createSignedPrekey } from "../protocol/prekeys.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import type { KeyPair, Random } from "../protocol/primitives/primitives.ts";
+import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import { SEND_ENVELOPES_MAX, type ServerFrame, type StreamItemId } from "../protocol/stream-frames.ts";
 import { ServiceClient } from "../sdk/service-client.ts";
 import { openStream, type StreamConnection } from "../sdk/stream-connection.ts";
@@ -100,10 +109,7 @@ export class BenchAgent {
     this.#peers.set(to, sealed.peer);
     this.#outgoing.push(encodeEnvelope(sealed.envelope));
     this.#handlers.onSent(intendedMs);
-    if (!this.#flushing) {
-      this.#flushing = true;
-      setImmediate(() => this.#flush());
-    }
+    this.#flushSoon();
     return messageId;
   }
 
@@ -166,7 +172,26 @@ export class BenchAgent {
     const opened = openEnvelope(nodePrimitives, this.#me, prekeys, this.#peerOf(senderId), envelope, clock);
     this.#peers.set(senderId, opened.peer);
     if (typeof opened.frame === "string") throw new Error("a message of the bench has a bad frame");
+    if (opened.rekeyAnswerDue) this.#answerRekey(senderId, envelope.sessionId);
+    if (opened.frame.contentType === REKEY_CONTENT_TYPE) return;
     this.#handlers.onMessage({ messageId: envelope.messageId, senderId, body: opened.frame.body });
+  }
+
+  /** Turns the ratchets, as an agent with nothing to say does (protocol.md §4). */
+  #answerRekey(agentId: string, sessionId: Uint8Array): void {
+    const clock = { now: Date.now(), random: this.#random };
+    const names = { sessionId: sessionId.slice(), messageId: makeMessageId(clock.now, this.#random) };
+    const sealed = sealRekeyAnswer(nodePrimitives, this.#me, this.#peerOf(agentId), names, clock);
+    if (sealed === null) return;
+    this.#peers.set(agentId, sealed.peer);
+    this.#outgoing.push(encodeEnvelope(sealed.envelope));
+    this.#flushSoon();
+  }
+
+  #flushSoon(): void {
+    if (this.#flushing) return;
+    this.#flushing = true;
+    setImmediate(() => this.#flush());
   }
 
   #peerOf(agentId: string): Peer {

@@ -24,13 +24,13 @@ import { SEND_ENVELOPES_MAX, type ServerFrame, type StreamItemId } from "../prot
 import { ServiceClient } from "../sdk/service-client.ts";
 import { openStream, type StreamConnection } from "../sdk/stream-connection.ts";
 
-export interface Arrival {
+interface Arrival {
   readonly messageId: string;
   readonly senderId: string;
   readonly body: Uint8Array;
 }
 
-export interface BenchAgentHandlers {
+interface BenchAgentHandlers {
   readonly onMessage: (arrival: Arrival) => void;
   readonly onAccepted: (count: number) => void;
   /** A message was sealed and put on its way; accepted ones are reported in this order. */

@@ -12,8 +12,6 @@ export interface Queryable {
   query<Row extends pg.QueryResultRow>(query: pg.QueryConfig): Promise<pg.QueryResult<Row>>;
 }
 
-export type Client = pg.PoolClient;
-
 export interface Postgres extends Queryable {
   readonly pool: pg.Pool;
   close(): Promise<void>;
@@ -96,7 +94,7 @@ export async function inTransaction<Result>(
   }
 }
 
-async function commit(client: Client): Promise<void> {
+async function commit(client: pg.PoolClient): Promise<void> {
   try {
     await client.query("COMMIT");
   } catch (error) {
@@ -107,7 +105,7 @@ async function commit(client: Client): Promise<void> {
   }
 }
 
-async function rolledBack(client: Client): Promise<Error | undefined> {
+async function rolledBack(client: pg.PoolClient): Promise<Error | undefined> {
   try {
     await client.query("ROLLBACK");
     return undefined;
@@ -137,7 +135,7 @@ function isRecordFault(state: string, error: unknown): boolean {
 }
 
 /** A row for which its partitioned table has no partition: 23514 without a constraint's name. */
-export function isMissingPartition(error: unknown): boolean {
+function isMissingPartition(error: unknown): boolean {
   return error instanceof pg.DatabaseError && error.code === "23514" && error.constraint === undefined;
 }
 

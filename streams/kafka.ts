@@ -7,6 +7,7 @@
 import { type Admin, Kafka, type KafkaMessage, type LogEntry, logLevel } from "kafkajs";
 import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
+import { createExclusive } from "./exclusive.ts";
 import { quietRequestQueue } from "./kafkajs-timer.ts";
 
 export type { KafkaMessage };
@@ -42,6 +43,7 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
     logLevel: logLevel.WARN,
     logCreator: () => logTo(options.log),
   });
+  const exclusive = createExclusive();
   let connecting: Promise<Admin> | null = null;
 
   function connected(): Promise<Admin> {
@@ -66,15 +68,17 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
 
   return {
     client,
-    async ask(question) {
-      try {
-        return await question(await connected());
-      } catch (error) {
-        // The next question is asked over a new connection.
-        await disconnect();
-        throw new Unavailable("kafka", error);
-      }
-    },
+    // One question at a time: asked for several topics at once, kafkajs's admin loses its metadata of one while it learns another's.
+    ask: (question) =>
+      exclusive.run(async () => {
+        try {
+          return await question(await connected());
+        } catch (error) {
+          // The next question is asked over a new connection.
+          await disconnect();
+          throw new Unavailable("kafka", error);
+        }
+      }),
     close: disconnect,
   };
 }

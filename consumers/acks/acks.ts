@@ -20,6 +20,7 @@ export const acks: StepConsumer<MessageReceipt, Tx> = {
   // Nobody waits for it: answers on a stream free its window at once. Woken for each report, it would cost as much as queuing does.
   pace: { bytesMin: 32 * 1024, waitMsMax: 50 },
   check: checkReceipt,
+  itemsOf: ({ value }) => value.items.length,
   step: async (batch, tx) => {
     const turned = await tx.acks.settle(foldReceipts(batch));
     return turned.flatMap(toEvents);

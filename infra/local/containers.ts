@@ -9,12 +9,13 @@ import { createHash } from "node:crypto";
 import { access } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { askKafka } from "../../streams/probe.ts";
 import { CannotRun } from "./binaries.ts";
 import type { Env, ServerName } from "./ladder.ts";
 import { type KafkaPorts, kafkaSettings } from "./local-kafka.ts";
 import { messageOf, type RunningServer } from "./local-server.ts";
 import type { ProgressSink } from "./progress.ts";
-import { askKafka, askPostgres, askRedis, askRegistry } from "./readiness.ts";
+import { askPostgres, askRedis, askRegistry } from "./readiness.ts";
 
 /** The same as in docker-compose.yml; a test compares the two. */
 export const images: Readonly<Record<ServerName, string>> = {

@@ -8,10 +8,10 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { askKafka } from "../../streams/probe.ts";
 import { bundles, CannotRun, exists, fetchBundle, serverEnv, type Workshop } from "./binaries.ts";
 import { classArchive, findJava } from "./java.ts";
 import type { LocalServer } from "./local-server.ts";
-import { askKafka } from "./readiness.ts";
 
 /** Clients that come in by `listenPort` are told to use `advertisedPort`: where the test's proxy listens. */
 export interface KafkaListener {
@@ -46,7 +46,16 @@ export async function prepareKafka(
     const flags = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", ...(archive.isWriting ? [] : archive.flags)];
     const formatted = await shop.guard.run({
       command: java.command,
-      args: [...flags, "-cp", classPath, "kafka.tools.StorageTool", "format", "-t", clusterId, "-c", config],
+      args: [
+        ...flags,
+        "-cp",
+        classPath,
+        "kafka.tools.StorageTool",
+        "format",
+        `--cluster-id=${clusterId}`,
+        "-c",
+        config,
+      ],
       cwd: dataDir,
       env,
     });

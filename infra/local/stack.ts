@@ -7,6 +7,7 @@
  */
 import { chmod, mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { join, resolve } from "node:path";
+import { askKafka } from "../../streams/probe.ts";
 import { CannotRun, definedOnly, type Workshop } from "./binaries.ts";
 import { startContainer, whyNoEngine } from "./containers.ts";
 import { type Guard, openGuard } from "./guard.ts";
@@ -31,7 +32,7 @@ import { messageOf, type RunningServer, startLocal } from "./local-server.ts";
 import { type Lock, tryLock } from "./lock.ts";
 import { freePort, isFree } from "./ports.ts";
 import { type ProgressSink, silent } from "./progress.ts";
-import { askKafka, askPostgres, askRedis, askRegistry } from "./readiness.ts";
+import { askPostgres, askRedis, askRegistry } from "./readiness.ts";
 
 export interface StackOptions {
   readonly env: Env;

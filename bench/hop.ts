@@ -21,6 +21,7 @@ export interface HopOptions {
   readonly ratePerSecond: number;
   readonly seconds: number;
   readonly bytes: number;
+  readonly warmUpSeconds: number;
 }
 
 export interface HopResult {
@@ -35,7 +36,6 @@ export interface HopResult {
 const partitions = 8;
 const keys = 64;
 const settleMs = 2_000;
-const warmUp = { ratePerSecond: 200, seconds: 3 };
 
 export async function benchHop(urls: StackUrls, options: HopOptions): Promise<HopResult> {
   const topic: Topic<MessageEncrypted> = {
@@ -83,14 +83,14 @@ export async function benchHop(urls: StackUrls, options: HopOptions): Promise<Ho
     while (histogram.totalCount < total && performance.now() < until) await pause(10);
     return histogram;
   };
-  await drive(warmUp.ratePerSecond, warmUp.seconds);
+  await drive(options.ratePerSecond, options.warmUpSeconds);
   const ours = summarise(await drive(options.ratePerSecond, options.seconds));
   await runner.stop();
   await producer.close();
   const bytes = event(0, 0).value.length;
   await kafka.close();
   const load = { brokers: urls.kafkaBrokers, bytes, partitions };
-  await bareKafkajsHop({ ...load, ...warmUp });
+  await bareKafkajsHop({ ...load, ratePerSecond: options.ratePerSecond, seconds: 5 });
   const bare = await bareKafkajsHop({ ...load, ratePerSecond: options.ratePerSecond, seconds: options.seconds });
   return {
     ratePerSecond: options.ratePerSecond,

@@ -16,7 +16,8 @@ const usage = `Usage: npm run bench -- hop|pipeline [options]
   pipeline   from an agent's send to its peer's decryption, against one bare kafkajs hop
 
   --rate N      messages per second, open loop (500)
-  --seconds N   of measurement, after warming up (15)
+  --seconds N   of measurement (15)
+  --warmup N    seconds at the same rate before it (45)
   --bytes N     of content (512)
   --pairs N     pairs of agents, pipeline only (10)
   --max         pipeline only: also look for the highest sustained rate
@@ -76,6 +77,7 @@ function readArguments() {
       options: {
         rate: { type: "string", default: "500" },
         seconds: { type: "string", default: "15" },
+        warmup: { type: "string", default: "45" },
         bytes: { type: "string", default: "512" },
         pairs: { type: "string", default: "10" },
         max: { type: "boolean", default: false },
@@ -91,6 +93,7 @@ function readArguments() {
       max: values.max,
       ratePerSecond: number(values.rate, "rate"),
       seconds: number(values.seconds, "seconds"),
+      warmUpSeconds: number(values.warmup, "warmup"),
       bytes: Math.max(8, number(values.bytes, "bytes")),
       pairs: number(values.pairs, "pairs"),
     };

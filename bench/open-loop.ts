@@ -46,7 +46,8 @@ export async function openLoop(
   let next = 0;
   await new Promise<void>((resolve) => {
     const turn = () => {
-      const due = Math.min(total, Math.floor(((performance.now() - started) / 1000) * ratePerSecond));
+      // The first is due at once.
+      const due = Math.min(total, Math.floor(((performance.now() - started) / 1000) * ratePerSecond) + 1);
       for (; next < due; next += 1) send(next, started + (next / ratePerSecond) * 1000);
       if (next < total) setTimeout(turn, 1);
       else resolve();

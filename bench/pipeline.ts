@@ -18,6 +18,8 @@ export interface PipelineOptions {
   readonly seconds: number;
   readonly bytes: number;
   readonly pairs: number;
+  /** At this rate, before anything counts: sessions begin, and the virtual machines compile what is hot. */
+  readonly warmUpSeconds: number;
 }
 
 export interface PipelineRun {
@@ -36,8 +38,6 @@ export interface PipelineRun {
 
 /** What the last messages may take after the last send. */
 const settleMs = 2_000;
-/** Sessions begin and code warms up before anything counts. */
-const warmUpSeconds = 3;
 
 export interface Pipeline {
   run(options: PipelineOptions): Promise<PipelineRun>;
@@ -87,8 +87,8 @@ export async function openPipeline(stack: Stack, pairs: number): Promise<Pipelin
       }
     });
   return {
-    async run({ ratePerSecond, seconds, bytes }) {
-      await drive(Math.min(ratePerSecond, 200), warmUpSeconds, bytes);
+    async run({ ratePerSecond, seconds, bytes, warmUpSeconds }) {
+      await drive(ratePerSecond, warmUpSeconds, bytes);
       await arrived(window, Number.POSITIVE_INFINITY, 500);
       Object.assign(window, { received: 0, refused: 0, accepted: 0 });
       window.histogram.reset();
@@ -116,24 +116,16 @@ export async function openPipeline(stack: Stack, pairs: number): Promise<Pipelin
   };
 }
 
-/** Doubles, then halves the step, from a rate that surely holds. */
+/**
+ * Steps up by a quarter until a rate is not sustained; answers the last that was. Sustained: nothing refused, everything sent in the window has
+ * arrived two seconds after it, p99 below a second.
+ */
 export async function findMaximum(pipeline: Pipeline, options: PipelineOptions): Promise<PipelineRun> {
   let best: PipelineRun | null = null;
-  let rate = options.ratePerSecond;
-  let step = rate;
-  while (step >= 100) {
-    const run = await pipeline.run({ ...options, ratePerSecond: rate });
-    const sustained = run.received >= run.sent && run.refused === 0 && run.sendToReceive.p99Ms < 1_000;
-    if (sustained) {
-      best = run;
-      if (step < options.ratePerSecond) step = Math.floor(step / 2);
-      rate += step;
-    } else {
-      step = Math.floor(step / 2);
-      rate -= step;
-      // What is still under way must not count for the next rate.
-      await new Promise((resolve) => setTimeout(resolve, 5_000));
-    }
+  for (let rate = options.ratePerSecond; ; rate = Math.round((rate * 1.25) / 100) * 100) {
+    const run = await pipeline.run({ ...options, ratePerSecond: rate, warmUpSeconds: 3 });
+    if (run.received < run.sent || run.refused > 0 || run.sendToReceive.p99Ms >= 1_000) break;
+    best = run;
   }
   if (best === null) throw new Error(`not even ${options.ratePerSecond} messages a second were sustained`);
   return best;

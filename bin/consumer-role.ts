@@ -6,6 +6,7 @@ import { acks } from "../consumers/acks/acks.ts";
 import { queuing } from "../consumers/queuing/queuing.ts";
 import { receipts } from "../consumers/receipts/receipts.ts";
 import { routing } from "../consumers/routing/routing.ts";
+import { createShortcut, type Shortcut } from "../consumers/routing/shortcut.ts";
 import { claimsEveryMs, forgetOldClaims } from "../jobs/claims.ts";
 import { keepPartitions, partitionsEveryMs } from "../jobs/partitions.ts";
 import { startRelay as runRelay } from "../jobs/relay.ts";
@@ -18,7 +19,7 @@ import { openRedis } from "../store/redis.ts";
 import { openSteps } from "../store/steps.ts";
 import { stepTx, type Tx } from "../store/tx.ts";
 import { openCodec } from "../streams/codec.ts";
-import type { PlainConsumer, StepConsumer } from "../streams/consumer.ts";
+import type { Emit, PlainConsumer, StepConsumer } from "../streams/consumer.ts";
 import { openKafka } from "../streams/kafka.ts";
 import { openProducer } from "../streams/producer.ts";
 import { type Runner, runConsumer, runPlainConsumer } from "../streams/runner.ts";
@@ -33,13 +34,16 @@ export interface PartContext {
   readonly log: pino.Logger;
   /** The process shall end: going on would be wrong. */
   readonly fail: (error: unknown) => void;
+  /** From queuing to routing, where both run here. */
+  readonly shortcut: Shortcut | undefined;
 }
 
 /** A step has one connection, and queuing one more when it makes a day's partition. */
 const POOL_CONNECTIONS_MAX = 4;
 
 export function startQueuing(context: PartContext): Promise<Role> {
-  return startStateful(context, queuing);
+  const { shortcut } = context;
+  return startStateful(context, queuing, shortcut && ((emits) => shortcut.committed(emits)));
 }
 
 export function startAcks(context: PartContext): Promise<Role> {
@@ -52,6 +56,7 @@ export async function startRouting(context: PartContext): Promise<Role> {
     presence: openPresence(redis),
     handover: openHandover(redis),
     count: (state, items) => context.metrics.queued.inc({ state }, items),
+    shortcut: context.shortcut,
   });
   return startStateless(context, consumer, () => redis.close());
 }
@@ -66,13 +71,29 @@ export async function startReceipts(context: PartContext): Promise<Role> {
   return startStateless(context, consumer, () => redis.close());
 }
 
-async function startStateful<In>(context: PartContext, consumer: StepConsumer<In, Tx>): Promise<Role> {
+/** The way from queuing to routing within a process, and its end. */
+export function openShortcut({ config, metrics }: Pick<PartContext, "config" | "metrics">): Shortcut & Role {
+  const redis = openRedis(config.redisUrl);
+  const shortcut = createShortcut({
+    presence: openPresence(redis),
+    handover: openHandover(redis),
+    count: (state, items) => metrics.queued.inc({ state }, items),
+  });
+  return { ...shortcut, stop: async () => redis.close() };
+}
+
+async function startStateful<In>(
+  context: PartContext,
+  consumer: StepConsumer<In, Tx>,
+  onCommitted?: (emits: readonly Emit[]) => void,
+): Promise<Role> {
   const postgres = openPostgres(context.config.postgresUrl, {
     applicationName: `sealpost-${consumer.name}`,
     connectionsMax: POOL_CONNECTIONS_MAX,
   });
   const surroundings = await surround(context, consumer.name);
-  const runner = runConsumer(consumer, { ...surroundings.options, store: openSteps(postgres, stepTx(postgres)) });
+  const store = openSteps(postgres, stepTx(postgres));
+  const runner = runConsumer(consumer, { ...surroundings.options, store, onCommitted });
   return roleOf(consumer.name, runner, async () => {
     await surroundings.close();
     await postgres.close();

@@ -9,6 +9,7 @@
 import { parseArgs } from "node:util";
 import pino from "pino";
 import { type Config, readConfig } from "./config.ts";
+import { openShortcut } from "./consumer-role.ts";
 import { createMetrics, type Metrics } from "./metrics.ts";
 import { startOps } from "./ops-role.ts";
 import { type Part, partNames, startPart } from "./parts.ts";
@@ -53,7 +54,11 @@ async function startAll(
   fail: (error: unknown) => void,
 ): Promise<string> {
   const metrics: Metrics = createMetrics();
-  for (const part of parts) roles.push(await startPart(part, { config, metrics, log: log.child({ part }), fail }));
+  const shortcut =
+    parts.includes("queuing") && parts.includes("routing") ? openShortcut({ config, metrics }) : undefined;
+  if (shortcut !== undefined) roles.push(shortcut);
+  for (const part of parts)
+    roles.push(await startPart(part, { config, metrics, log: log.child({ part }), fail, shortcut }));
   const own = roles.find(({ url }) => url !== undefined)?.url;
   if (own !== undefined) return own;
   const ops = await startOps(config, metrics, roles);

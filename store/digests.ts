@@ -9,6 +9,9 @@ import { pipelineValues, type RedisDoor, unlessAway } from "./redis.ts";
 /** Clients repeat within minutes. Longer, and a busy hour's digests fill Redis; after it, the database remembers. */
 const rememberedS = 3_600;
 
+/** Many calls' digests travel together: a write costs more than what is written. Another process learns of them this much later. */
+const lingerMs = 5;
+
 export interface MessageDigest {
   readonly messageId: string;
   /** SHA-256 of the canonical bytes. */
@@ -24,23 +27,35 @@ export interface DigestsDoor {
 
 export function openDigests(redis: RedisDoor): DigestsDoor {
   const keyOf = (senderId: string, messageId: string) => redis.key(`digest:${senderId}:${messageId}`);
+  /** On their way to Redis, by key. */
+  const leaving = new Map<string, Uint8Array>();
+  let writing: Promise<void> | null = null;
+
+  async function write(): Promise<void> {
+    await new Promise((resolve) => setTimeout(resolve, lingerMs));
+    writing = null;
+    const batch = [...leaving];
+    const written = redis.ask(async (client) => {
+      const pipeline = client.pipeline();
+      for (const [key, digest] of batch) pipeline.set(key, Buffer.from(digest), "EX", rememberedS);
+      return pipelineValues(await pipeline.exec());
+    });
+    await unlessAway(written);
+    for (const [key, digest] of batch) if (leaving.get(key) === digest) leaving.delete(key);
+  }
+
   return {
     lookup: async (senderId, messageIds) => {
       if (messageIds.length === 0) return [];
       const keys = messageIds.map((messageId) => keyOf(senderId, messageId));
       const found = await unlessAway(redis.ask((client) => client.mgetBuffer(keys)));
-      return found ?? keys.map(() => null);
+      return keys.map((key, index) => leaving.get(key) ?? found?.[index] ?? null);
     },
     remember: async (senderId, digests) => {
       if (digests.length === 0) return;
-      const written = redis.ask(async (client) => {
-        const pipeline = client.pipeline();
-        for (const { messageId, digest } of digests) {
-          pipeline.set(keyOf(senderId, messageId), Buffer.from(digest), "EX", rememberedS);
-        }
-        return pipelineValues(await pipeline.exec());
-      });
-      await unlessAway(written);
+      for (const { messageId, digest } of digests) leaving.set(keyOf(senderId, messageId), digest);
+      writing ??= write();
+      await writing;
     },
   };
 }

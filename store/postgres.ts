@@ -54,6 +54,8 @@ export function openPostgres(
     statement_timeout: 25_000,
     keepAlive: true,
     options: planning,
+    // What is asked without waiting for the answer before it travels with it: each round trip wakes two processes.
+    pipeline: true,
     types: types as pg.CustomTypesConfig,
   });
   // An idle connection that dies is replaced at its next use; without a listener it would end the process.
@@ -66,13 +68,14 @@ export function openPostgres(
 }
 
 /**
- * Runs `work` in one transaction on one connection.
+ * Runs `work` in one transaction on one connection, then `last`, whose statement travels with the COMMIT.
  *
- * @throws what `work` throws, after a rollback; `CommitUnknown` when the answer to COMMIT was lost.
+ * @throws what `work` or `last` throws, after a rollback; `CommitUnknown` when the answer to COMMIT was lost.
  */
 export async function inTransaction<Result>(
   postgres: Postgres,
   work: (client: Queryable) => Promise<Result>,
+  last: (client: Queryable, result: Result) => Promise<void> = async () => undefined,
 ): Promise<Result> {
   const client = await classified(() => postgres.pool.connect());
   const guarded: Queryable = { query: (query) => classified(() => client.query(query)) };
@@ -81,10 +84,16 @@ export async function inTransaction<Result>(
   client.on("error", ignore);
   let broken: Error | undefined;
   try {
-    await guarded.query({ text: "BEGIN" });
-    const result = await work(guarded);
-    await commit(client);
-    return result;
+    // Sent with the first statement of `work`.
+    const [begun, worked] = await Promise.allSettled([guarded.query({ text: "BEGIN" }), work(guarded)]);
+    if (begun.status === "rejected") throw begun.reason;
+    if (worked.status === "rejected") throw worked.reason;
+    const [written, committed] = await Promise.allSettled([last(guarded, worked.value), commit(client)]);
+    if (committed.status === "rejected" && committed.reason instanceof CommitUnknown) throw committed.reason;
+    // After a statement that failed, COMMIT rolls back and says so.
+    if (written.status === "rejected") throw written.reason;
+    if (committed.status === "rejected") throw committed.reason;
+    return worked.value;
   } catch (error) {
     broken = error instanceof CommitUnknown ? error : await rolledBack(client);
     throw error;
@@ -96,8 +105,10 @@ export async function inTransaction<Result>(
 
 async function commit(client: pg.PoolClient): Promise<void> {
   try {
-    await client.query("COMMIT");
+    const { command } = await client.query("COMMIT");
+    if (command !== "COMMIT") throw new Unavailable("postgres");
   } catch (error) {
+    if (error instanceof Unavailable) throw error;
     const state = sqlStateOf(error);
     // An error report with a SQLSTATE of a constraint or a serialization failure says that nothing was committed.
     if (state !== undefined && !state.startsWith("57") && !state.startsWith("08")) throw faultOf(error);

@@ -86,10 +86,14 @@ export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) =>
       work: (tx: Tx) => Promise<readonly OutboxRow[]>,
     ): Promise<"committed" | "moved"> {
       try {
-        await inTransaction(postgres, async (client) => {
-          await movePositions(client, group, moves, published);
-          await writeOutbox(client, group, await work(openTx(client)));
-        });
+        await inTransaction(
+          postgres,
+          async (client) => {
+            await movePositions(client, group, moves, published);
+            return work(openTx(client));
+          },
+          (client, rows) => writeOutbox(client, group, rows),
+        );
         return "committed";
       } catch (error) {
         if (error instanceof Moved) return "moved";

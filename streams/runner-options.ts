@@ -3,7 +3,7 @@
  */
 import type pino from "pino";
 import type { Codec } from "./codec.ts";
-import type { Appender, StepStore } from "./consumer.ts";
+import type { Appender, Emit, StepStore } from "./consumer.ts";
 import type { KafkaDoor } from "./kafka.ts";
 
 /** For a consumer without state. */
@@ -25,6 +25,11 @@ export interface PlainRunnerOptions {
 /** For a consumer with state. */
 export interface StepRunnerOptions<Tx> extends PlainRunnerOptions {
   readonly store: StepStore<Tx>;
+  /**
+   * Told what a step emitted as soon as it is committed, for whoever in this process need not wait for it to be published. A hint: after a crash, or
+   * when the answer to COMMIT was lost, nobody is told. Must not throw.
+   */
+  readonly onCommitted?: ((emits: readonly Emit[]) => void) | undefined;
 }
 
 /** The moments at which a test ends the process: between any two of them everything is as a crash may find it. */

@@ -87,7 +87,12 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
   const atGap = hasState ? "stop" : "begin-again";
   const ownership = createOwnership({ group, kafka, store, outbox, patience, fetching, log, atGap });
   const parts = { consumer, store, codec, outbox, exclusive, patience, fetching, failpoints, metrics, log };
-  const loop = createStepLoop<In, Tx>({ ...parts, onFatal, givenUp: stopping.signal });
+  const loop = createStepLoop<In, Tx>({
+    ...parts,
+    onFatal,
+    onCommitted: options.onCommitted ?? (() => undefined),
+    givenUp: stopping.signal,
+  });
   const upkeep = startUpkeep({
     ...{ group, store, outbox, ownership, timing, failpoints, metrics, log, check, onStall },
     owned: () => (assignment?.owned == null ? null : Array.from(assignment.owned.values())),

@@ -154,6 +154,7 @@ function openLoop(world: World) {
   const patience = createPatience(quiet, nothing, () => 0);
   const shared = {
     ...{ patience, givenUp: over.signal, failpoints: { hit: nothing } },
+    onCommitted: () => undefined,
     onFatal: (error: unknown) => {
       fatal.push(error);
       over.abort();

@@ -12,7 +12,7 @@
 import type pino from "pino";
 import { CommitUnknown, RecordFault, Refusal } from "../protocol/refusal.ts";
 import type { Codec } from "./codec.ts";
-import type { Inbound, Move, OutboxRow, StepConsumer, StepStore } from "./consumer.ts";
+import type { Emit, Inbound, Move, OutboxRow, StepConsumer, StepStore } from "./consumer.ts";
 import { byPlace, deadLetterRows, emittedRows, type Received } from "./emission.ts";
 import type { Exclusive } from "./exclusive.ts";
 import { createHalving } from "./halving.ts";
@@ -50,6 +50,7 @@ export interface StepLoopOptions<In, Tx> {
   readonly log: pino.Logger;
   readonly givenUp: AbortSignal;
   readonly onFatal: (error: unknown) => void;
+  readonly onCommitted: (emits: readonly Emit[]) => void;
 }
 
 /** A partition's records that wait to be applied. */
@@ -67,9 +68,32 @@ interface Slice<In> {
   readonly move: Move;
 }
 
+/** What a step tells the world: as its consumer said it, and as rows of the outbox. */
+interface Told {
+  readonly rows: readonly OutboxRow[];
+  readonly emits: readonly Emit[];
+}
+
+interface Outcome extends Told {
+  readonly outcome: "committed" | "moved" | "unknown";
+}
+
 export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLoop<In> {
-  const { consumer, store, codec, outbox, exclusive, patience, fetching, failpoints, metrics, log, givenUp, onFatal } =
-    options;
+  const {
+    consumer,
+    store,
+    codec,
+    outbox,
+    exclusive,
+    patience,
+    fetching,
+    failpoints,
+    metrics,
+    log,
+    givenUp,
+    onFatal,
+    onCommitted,
+  } = options;
   const group = consumer.name;
   const queues = new Map<string, Queue<In>>();
   const halving = createHalving(stepLimits.records);
@@ -108,6 +132,7 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
       if (done.outcome === "committed") {
         const records = slices.reduce((sum, slice) => sum + slice.records.length, 0);
         metrics.step(group, { records, seconds: (performance.now() - startedAt) / 1_000 });
+        onCommitted(done.emits);
         settle(slices, done.rows);
       } else await reload(slices, done.outcome);
     } catch (error) {
@@ -133,29 +158,27 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     });
   }
 
-  async function commit(
-    slices: readonly Slice<In>[],
-  ): Promise<{ readonly outcome: "committed" | "moved" | "unknown"; readonly rows: readonly OutboxRow[] }> {
+  async function commit(slices: readonly Slice<In>[]): Promise<Outcome> {
     const records = slices.flatMap((slice) => slice.records);
     const published = outbox.published();
-    let rows: OutboxRow[] = [];
+    let told: Told = { rows: [], emits: [] };
     async function work(tx: Tx): Promise<readonly OutboxRow[]> {
-      rows = await applied(records, tx);
+      told = await applied(records, tx);
       failpoints.hit("before-commit");
-      return rows;
+      return told.rows;
     }
     try {
       const moves = slices.map(({ move }) => move);
       const outcome = await store.commitStep(group, moves, published, work);
       if (outcome === "committed") outbox.forget(published);
-      return { outcome, rows };
+      return { outcome, ...told };
     } catch (error) {
-      if (error instanceof CommitUnknown) return { outcome: "unknown", rows: [] };
+      if (error instanceof CommitUnknown) return { outcome: "unknown", rows: [], emits: [] };
       throw error;
     }
   }
 
-  async function applied(records: readonly Received<In>[], tx: Tx): Promise<OutboxRow[]> {
+  async function applied(records: readonly Received<In>[], tx: Tx): Promise<Told> {
     const letters: OutboxRow[] = [];
     const usable: Received<In>[] = [];
     const inbound: Inbound<In>[] = [];
@@ -168,7 +191,7 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
       }
     }
     const emits = inbound.length === 0 ? [] : await consumer.step(inbound, tx);
-    return [...letters, ...emittedRows(codec, group, emits, usable)].sort(byPlace);
+    return { rows: [...letters, ...emittedRows(codec, group, emits, usable)].sort(byPlace), emits };
   }
 
   /** The step is in the database: go on behind it and publish what it wrote. */

@@ -128,7 +128,8 @@ export async function appendSend(deps: SendDeps, checked: CheckedSend): Promise<
   const { senderId, accepted, fresh } = checked;
   if (fresh.length > 0) {
     await deps.items.append(fresh.map(({ envelope, body }) => itemEvent(itemOf(envelope, body), envelope.timestamp)));
-    await deps.digests.remember(
+    // Not waited for: a later call of this process finds them all the same.
+    void deps.digests.remember(
       senderId,
       fresh.map(({ envelope, digest }) => ({ messageId: envelope.messageId, digest })),
     );

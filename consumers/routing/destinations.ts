@@ -8,16 +8,20 @@ import { pushRequested } from "../../streams/catalogue.ts";
 import type { Emit, Inbound } from "../../streams/consumer.ts";
 
 type Queued = Inbound<MessageQueued>;
+type Stored = Pick<Queued, "value">;
 
-export interface Destinations {
+export interface Destinations<Item extends Stored> {
   /** In order for each recipient. */
-  readonly byGateway: ReadonlyMap<string, readonly Queued[]>;
-  readonly absent: readonly Queued[];
+  readonly byGateway: ReadonlyMap<string, readonly Item[]>;
+  readonly absent: readonly Item[];
 }
 
-export function sortByGateway(batch: readonly Queued[], present: ReadonlyMap<string, Presence>): Destinations {
-  const byGateway = new Map<string, Queued[]>();
-  const absent: Queued[] = [];
+export function sortByGateway<Item extends Stored>(
+  batch: readonly Item[],
+  present: ReadonlyMap<string, Presence>,
+): Destinations<Item> {
+  const byGateway = new Map<string, Item[]>();
+  const absent: Item[] = [];
   for (const record of batch) {
     const presence = present.get(record.value.recipientId);
     if (presence === undefined) {
@@ -31,7 +35,7 @@ export function sortByGateway(batch: readonly Queued[], present: ReadonlyMap<str
   return { byGateway, absent };
 }
 
-export function itemEntry({ value }: Queued): ItemEntry {
+export function itemEntry({ value }: Stored): ItemEntry {
   const { recipientId: agentId, seq, kind, senderId, itemId, body } = value;
   return { type: "item", agentId, seq, kind, senderId, itemId, body };
 }

@@ -99,10 +99,14 @@ export class BenchAgent {
   }
 
   /** Seals now; leaves with whatever else is sent in the same turn of the event loop. */
-  send(to: string, body: Uint8Array, intendedMs: number): string {
+  send(to: string, body: Uint8Array, intendedMs: number): void {
     const clock = { now: Date.now(), random: this.#random };
     const peer = this.#peerOf(to);
-    if (sendingSession(peer, clock.now) === null) throw new Error("meet the other agent before");
+    if (sendingSession(peer, clock.now) === null) {
+      // A thousand messages without an answer: the service is behind by as many (or nobody called `meet`).
+      this.#handlers.onRefused({ code: "chain-full" });
+      return;
+    }
     const messageId = makeMessageId(clock.now, this.#random);
     const message = { messageId, contentType: "application/octet-stream", body };
     const sealed = sealMessage(nodePrimitives, this.#me, peer, message, clock);
@@ -110,7 +114,6 @@ export class BenchAgent {
     this.#outgoing.push(encodeEnvelope(sealed.envelope));
     this.#handlers.onSent(intendedMs);
     this.#flushSoon();
-    return messageId;
   }
 
   /** Acknowledges these items. */

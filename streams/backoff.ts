@@ -34,6 +34,19 @@ export function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
+/** Waits for `work` or until the signal is aborted. Leaves nothing behind on the signal, which may outlive many waits. Rejects as `work` does. */
+export async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
+  if (signal.aborted) return;
+  const over = Promise.withResolvers<void>();
+  const end = () => over.resolve();
+  signal.addEventListener("abort", end);
+  try {
+    await Promise.race([work, over.promise]);
+  } finally {
+    signal.removeEventListener("abort", end);
+  }
+}
+
 /** Waits for `work`, but not longer than `ms`; what it does after that is not waited for. Rejects as `work` does. */
 export async function within(ms: number, work: Promise<unknown>): Promise<void> {
   const done = new AbortController();

@@ -5,7 +5,7 @@
  * has it. Rows that another owner left are published from the table. What is not published when the runner gives up stays in the table.
  */
 
-import { aborted } from "./backoff.ts";
+import { unlessAborted } from "./backoff.ts";
 import type { Appender, OutboxRow, PartitionId, StepStore } from "./consumer.ts";
 import { Interrupted, type Patience } from "./patience.ts";
 import type { Failpoints } from "./runner-options.ts";
@@ -81,7 +81,7 @@ export function createOutbox(options: OutboxOptions): Outbox {
   return {
     async room(until) {
       while (unpublished.length >= unpublishedStepsMax) {
-        await Promise.race([new Promise<void>((resolve) => waiting.push(resolve)), aborted(until)]);
+        await unlessAborted(new Promise<void>((resolve) => waiting.push(resolve)), until);
         if (until.aborted) throw new Interrupted();
       }
     },
@@ -111,12 +111,18 @@ export function createOutbox(options: OutboxOptions): Outbox {
     },
 
     async drained(until) {
-      await Promise.race([last, aborted(until)]);
+      await unlessAborted(last, until);
       if (until.aborted && unpublished.length > 0) throw new Interrupted();
     },
     published: () => Array.from(marks.values()),
     forget(published) {
-      for (const one of published) if (marks.get(nameOf(one)) === one) marks.delete(nameOf(one));
+      for (const one of published) {
+        const now = marks.get(nameOf(one));
+        if (now === one) marks.delete(nameOf(one));
+        // More was published meanwhile. The next deletion begins behind this one, or it would wade through its remains.
+        else if (now !== undefined && now.from < one.below && one.below <= now.below)
+          marks.set(nameOf(one), { ...now, from: one.below });
+      }
     },
     state: () => ({
       steps: unpublished.length,

@@ -253,7 +253,8 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
   }
 
   function leave(queue: Queue<In>, applied: boolean): void {
-    queues.delete(partitionName(queue.partition));
+    const name = partitionName(queue.partition);
+    if (queues.get(name) === queue) queues.delete(name);
     if (!applied && !queue.lost.aborted) fetching.seek(queue.partition, queue.partition.position);
     queue.resolve(applied);
   }
@@ -261,6 +262,8 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
   return {
     apply: (partition, rest, lost) =>
       new Promise((resolve) => {
+        // Of a subscription that was given up: nobody may wait for it for ever.
+        queues.get(partitionName(partition))?.resolve(false);
         queues.set(partitionName(partition), { partition, rest, lost, resolve });
         lost.addEventListener("abort", () => interruption.abort(), { once: true });
         void run();

@@ -68,14 +68,15 @@ export function openPostgres(
 }
 
 /**
- * Runs `work` in one transaction on one connection, then `last`, whose statement travels with the COMMIT.
+ * Runs `work` in one transaction on one connection, then the statement that `last` makes, which travels with the COMMIT. It is made before
+ * anything is sent: nothing can be committed without it.
  *
  * @throws what `work` or `last` throws, after a rollback; `CommitUnknown` when the answer to COMMIT was lost.
  */
 export async function inTransaction<Result>(
   postgres: Postgres,
   work: (client: Queryable) => Promise<Result>,
-  last: (client: Queryable, result: Result) => Promise<void> = async () => undefined,
+  last: (result: Result) => pg.QueryConfig | null = () => null,
 ): Promise<Result> {
   const client = await classified(() => postgres.pool.connect());
   const guarded: Queryable = { query: (query) => classified(() => client.query(query)) };
@@ -85,10 +86,12 @@ export async function inTransaction<Result>(
   let broken: Error | undefined;
   try {
     // Sent with the first statement of `work`.
-    const [begun, worked] = await Promise.allSettled([guarded.query({ text: "BEGIN" }), work(guarded)]);
+    const [begun, worked] = await Promise.allSettled([guarded.query({ text: "BEGIN" }), (async () => work(guarded))()]);
     if (begun.status === "rejected") throw begun.reason;
     if (worked.status === "rejected") throw worked.reason;
-    const [written, committed] = await Promise.allSettled([last(guarded, worked.value), commit(client)]);
+    const statement = last(worked.value);
+    const writing = statement === null ? null : guarded.query(statement);
+    const [written, committed] = await Promise.allSettled([writing, commit(client)]);
     if (committed.status === "rejected" && committed.reason instanceof CommitUnknown) throw committed.reason;
     // After a statement that failed, COMMIT rolls back and says so.
     if (written.status === "rejected") throw written.reason;

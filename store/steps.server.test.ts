@@ -102,6 +102,20 @@ describe("a position", () => {
     expect(await positions(name)).toEqual([0, 5]);
   });
 
+  test("stays where it was when what the step tells the world cannot be written", async () => {
+    const name = await group();
+    const broken = [row(0, 0, 0, { value: undefined as unknown as Uint8Array })];
+    await expect(steps.commitStep(name, [{ ...p0, from: 0, to: 1 }], [], async () => broken)).rejects.toThrow(
+      TypeError,
+    );
+    const twice = [row(0, 0, 0), row(0, 0, 0)];
+    await expect(steps.commitStep(name, [{ ...p0, from: 0, to: 1 }], [], async () => twice)).rejects.toThrow(
+      RecordFault,
+    );
+    expect(await positions(name)).toEqual([0, 5]);
+    expect(await placesOf(name)).toEqual([]);
+  });
+
   test("goes where an operator says, and rows of what will be applied again are gone", async () => {
     const name = await group();
     await steps.commitStep(name, [{ ...p0, from: 0, to: 9 }], [], async () => [row(0, 2, 0), row(0, 6, 0)]);

@@ -4,6 +4,7 @@
  * Promises: a step happens wholly or not at all, and at most once for each position it moves from: whoever else applies the same records
  * finds the position moved. Implements the runner's port `StepStore` (`streams/consumer.ts`).
  */
+import type { QueryConfig } from "pg";
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 
 interface PartitionId {
@@ -92,7 +93,7 @@ export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) =>
             await movePositions(client, group, moves, published);
             return work(openTx(client));
           },
-          (client, rows) => writeOutbox(client, group, rows),
+          (rows) => outboxInsertion(group, rows),
         );
         return "committed";
       } catch (error) {
@@ -186,9 +187,9 @@ async function movePositions(
   if (rows[0]?.moved !== moves.length) throw new Moved();
 }
 
-async function writeOutbox(client: Queryable, group: string, rows: readonly OutboxRow[]): Promise<void> {
-  if (rows.length === 0) return;
-  await client.query({
+function outboxInsertion(group: string, rows: readonly OutboxRow[]): QueryConfig | null {
+  if (rows.length === 0) return null;
+  return {
     name: "write-outbox",
     text: `INSERT INTO outbox (grp, input_topic, input_partition, input_offset, n, topic, key, value, headers)
            SELECT $1, * FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::integer[], $6::text[], $7::bytea[], $8::bytea[], $9::bytea[])`,
@@ -203,7 +204,7 @@ async function writeOutbox(client: Queryable, group: string, rows: readonly Outb
       rows.map(({ value }) => asBuffer(value)),
       rows.map(({ headers }) => Buffer.from(JSON.stringify(headers), "utf8")),
     ],
-  });
+  };
 }
 
 function topicsOf(partitions: readonly PartitionId[]): string[] {

@@ -121,3 +121,24 @@ test("other events of a step are none of its business", async () => {
   await settled();
   expect(handed).toEqual([]);
 });
+
+test("behind a Redis that is slow no more waits than can be handed over soon; the rest is left to routing", async () => {
+  const handed: number[] = [];
+  const slow = Promise.withResolvers<void>();
+  const shortcut = createShortcut({
+    presence: {
+      lookup: async () => {
+        await slow.promise;
+        return new Map([["anna", { gatewayId: "g", connectionId: "1" }]]);
+      },
+    },
+    handover: { publish: async (_, entries) => handed.push(entries.length) },
+    count: () => undefined,
+  });
+  for (let seq = 1; seq <= 10_000; seq++) shortcut.committed([stored(item("anna", seq))]);
+  slow.resolve();
+  await settled();
+  expect(handed).toEqual([1, 2_000]);
+  expect(shortcut.took(item("anna", 2_001))).toBe(true);
+  expect(shortcut.took(item("anna", 2_002))).toBe(false);
+});

@@ -23,11 +23,30 @@ export interface Shortcut {
 /** Some seconds of full load: routing comes by within a second. About 150 bytes each. */
 const remembersMax = 50_000;
 
+/** Behind a Redis that is slow but there, more would only come after routing: it is left to routing, bodies and all. */
+const waitsMax = 2_000;
+
+interface Stored {
+  readonly value: MessageQueued;
+}
+
 export function createShortcut({ presence, handover, count }: Omit<RoutingDeps, "shortcut">): Shortcut {
   const taken = new Set<string>();
-  let last: Promise<void> = Promise.resolve();
+  let waiting: Stored[] = [];
+  let working = false;
 
-  async function handOver(items: readonly { readonly value: MessageQueued }[]): Promise<void> {
+  /** One handover after the other: one that overtakes another makes the gateway read the mailbox. */
+  async function work(): Promise<void> {
+    working = true;
+    while (waiting.length > 0) {
+      const items = waiting;
+      waiting = [];
+      await handOver(items).catch(() => undefined);
+    }
+    working = false;
+  }
+
+  async function handOver(items: readonly Stored[]): Promise<void> {
     const recipients = [...new Set(items.map(({ value }) => value.recipientId))];
     const present = await unlessAway(presence.lookup(recipients));
     if (present === null) return;
@@ -54,8 +73,9 @@ export function createShortcut({ presence, handover, count }: Omit<RoutingDeps, 
       const items = emits
         .filter(({ topic }) => topic.name === messageQueued.name)
         .map((emit) => ({ value: (emit as Emit<MessageQueued>).value("") }));
-      // One step after the other: a handover that overtakes another makes the gateway read the mailbox.
-      if (items.length > 0) last = last.then(() => handOver(items)).catch(() => undefined);
+      if (waiting.length + items.length > waitsMax) return;
+      waiting.push(...items);
+      if (!working) void work();
     },
     took: (item) => taken.delete(nameOf(item)),
   };

@@ -507,6 +507,31 @@ test("a message in repair of one that was delivered is acknowledged and dropped;
   expect(service.acked).toContain(lostItem.itemId);
 });
 
+test("a message that says it is in place of itself arrives once, and does not stop the agent", async () => {
+  const bob = await open("bob");
+  const stranger = new Stranger(bob);
+  const odd = stranger.message("odd");
+  service.put(bob.id, stranger.seal({ ...odd, contentType: `text/plain; in-repair-of=${odd.messageId}` }));
+  service.put(bob.id, stranger.seal(stranger.message("next")));
+  expect(texts(await take(bob, 2))).toEqual(["odd", "next"]);
+});
+
+test("answers that are not the service's, such as a proxy's page, do not stop the agent", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "1");
+  let asked = 0;
+  service.onRequest = (request) => {
+    if (request !== "POST /messaging/messages/status") return null;
+    asked++;
+    return [200, null as never];
+  };
+  service.disconnect(alice.id);
+  await until(() => asked > 0);
+  expect(await firstProblem(alice, "trouble")).toMatchObject({ error: { code: "answer-malformed" } });
+  await alice.send(bob.id, "2");
+  expect(texts(await take(bob, 2))).toEqual(["1", "2"]);
+});
+
 test("one who only talks is answered by a control message that no application sees, and drops its initiation", async () => {
   const [alice, bob] = [await open("alice"), await open("bob")];
   const listening = alice.inbox().next();

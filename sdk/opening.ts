@@ -105,7 +105,8 @@ export class Opener {
     const { inbox } = this.#store;
     const { senderId, itemId } = item;
     const { contentType, inRepairOf } = splitRepairParameter(frame.contentType);
-    if (inRepairOf !== null) {
+    // A message in place of itself is one of its own: its sender made the parameter up, and an id is remembered once.
+    if (inRepairOf !== null && inRepairOf !== itemId) {
       if (inbox.outcome(senderId, inRepairOf) !== null) {
         inbox.remember(senderId, itemId, "handled", now);
         return ANSWERED;

@@ -87,7 +87,7 @@ export class ServiceClient {
       headers: { "idempotency-key": requestId },
     });
     try {
-      return bundleFromJson((answer as { bundle?: unknown }).bundle);
+      return bundleFromJson(memberOf(answer, "bundle"));
     } catch (error) {
       if (error instanceof Refusal) throw notUnderstood(error);
       throw error;
@@ -99,8 +99,10 @@ export class ServiceClient {
     const json = { messages: messageIds.map((message_id) => ({ message_id })) };
     try {
       const answer = await this.#call({ method: "POST", path: "/messaging/messages/status", json });
-      const { messages } = answer as { messages?: unknown };
-      return Array.isArray(messages) ? messages.flatMap(readOutcome) : [];
+      const messages = memberOf(answer, "messages");
+      // Taken for none, every message would be one that the service does not know.
+      if (!Array.isArray(messages)) throw notUnderstood();
+      return messages.flatMap(readOutcome);
     } catch (error) {
       if (error instanceof ServiceRefused && error.code === "message-unknown") return [];
       throw error;
@@ -190,9 +192,14 @@ function readOutcome(json: unknown): MessageOutcome[] {
 }
 
 function numberIn(json: unknown, name: string): number {
-  const value = ((json ?? {}) as Record<string, unknown>)[name];
+  const value = memberOf(json, name);
   if (typeof value !== "number") throw notUnderstood();
   return value;
+}
+
+/** Undefined as well when the answer is no JSON at all: a proxy's page. */
+function memberOf(json: unknown, name: string): unknown {
+  return ((json ?? {}) as Record<string, unknown>)[name];
 }
 
 function notUnderstood(cause?: unknown): AgentError {

@@ -181,3 +181,10 @@ test("what no decoder would take is not encoded", () => {
   expect(() => encodeClientFrames([{ type: "send", batch: 1, envelopes: [] }])).toThrow();
   expect(() => encodeClientFrames([{ type: "ack", items: [] }])).toThrow();
 });
+
+test("a message from a client with more than 1,000 frames is refused", () => {
+  const frame = { type: "send", batch: 1, envelopes: [new Uint8Array(0)] } as const;
+  const frames = Array.from({ length: 1_000 }, () => frame);
+  expect(decodeClientFrames(encodeClientFrames(frames))).toHaveLength(1_000);
+  expect(() => decodeClientFrames(encodeClientFrames([...frames, frame]))).toThrow("malformed");
+});

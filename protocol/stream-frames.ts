@@ -42,6 +42,9 @@ export const CLOSE_MALFORMED = 4400;
 export const CLOSE_NOT_ALLOWED = 4401;
 export const CLOSE_SUPERSEDED = 4409;
 
+/** Frames of one message from a client: 8 MiB of tiny batches would all be under way before anybody could stop reading. */
+export const CLIENT_FRAMES_MAX = 1_000;
+
 /** An item of a mailbox: unique per sender. */
 export interface StreamItemId {
   readonly senderId: string;
@@ -196,7 +199,10 @@ export function itemFrameBytes(item: { readonly senderId: string; readonly body:
 /** The frames of one message from a client. Refuses (`malformed`) a message in which any of them is wrong. */
 export function decodeClientFrames(message: Uint8Array): ClientFrame[] {
   const frames: ClientFrame[] = [];
-  for (const { type, body } of split(message)) frames.push(decodeClientBody(type, new ByteReader(body)));
+  for (const { type, body } of split(message)) {
+    if (frames.length === CLIENT_FRAMES_MAX) throw new Refusal("malformed");
+    frames.push(decodeClientBody(type, new ByteReader(body)));
+  }
   return frames;
 }
 

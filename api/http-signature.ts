@@ -168,7 +168,9 @@ function whyNot(request: SignedRequest, policy: SignaturePolicy, nowSeconds: num
 }
 
 function parsedInput(request: SignedRequest): { components: Set<string>; parameters: Map<string, unknown> } {
-  const [member] = (parseDictionary(header(request, "Signature-Input") ?? "") as Dictionary).values();
+  // The lines that the library was given: another one must not make a refusal a failure.
+  const headers = request.headers.filter(([, value]) => isFieldText(value));
+  const [member] = (parseDictionary(header({ headers }, "Signature-Input") ?? "") as Dictionary).values();
   if (member === undefined || !isInnerList(member)) return { components: new Set(), parameters: new Map() };
   const plain = member[0].filter(([, parameters]) => parameters.size === 0);
   return { components: new Set(plain.map(([name]) => String(name))), parameters: member[1] };

@@ -17,7 +17,7 @@ import {
 } from "../auth.ts";
 import { ApiRefusal, type Problem, problemOf, RETRY_AFTER_SECONDS } from "../problem.ts";
 import { requestFacts } from "../request-facts.ts";
-import { announcesBody, readBody, requirePlainJson } from "./body.ts";
+import { announcesBody, readBody, requirePlainJson, UNPROVEN_BODY_BYTES_MAX } from "./body.ts";
 import { servedRoutes } from "./openapi.ts";
 import type { HttpDeps, Reply, Route } from "./route.ts";
 import { parseJson, validated } from "./validation.ts";
@@ -88,7 +88,7 @@ async function answer(deps: HttpDeps, route: Route, request: ExpressRequest, res
 async function bodyFor(route: Route, request: IncomingMessage): Promise<Uint8Array | null> {
   if (route.request.body !== undefined) {
     requirePlainJson(request);
-    return readBody(request);
+    return route.signedBy === "agent" ? readBody(request) : readBody(request, UNPROVEN_BODY_BYTES_MAX);
   }
   if (announcesBody(request)) {
     throw new ApiRefusal("malformed", { field: "", detail: "this call takes no body", fix: "Leave the body out." });

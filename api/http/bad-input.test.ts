@@ -159,6 +159,11 @@ test("a body over 8 MiB is refused before it is read", async () => {
   await expectRefused("/messaging/send", body, 413, "too-large", "");
 });
 
+test("a registration over 4 KiB is refused before it is read: anybody can send one", async () => {
+  const body = { identity_key: "A".repeat(43), padding: "A".repeat(4_096) };
+  await expectRefused("/messaging/agents", body, 413, "too-large", "");
+});
+
 /** What the service sends on a connection until it ends. */
 function untilClosed(use: (socket: Socket) => void): Promise<string> {
   return new Promise((resolve) => {
@@ -188,6 +193,14 @@ test("a body over 8 MiB that does not announce its size is answered, and cut off
   const answer = await untilClosed((socket) => socket.write(head + chunk.repeat(BODY_BYTES_MAX / 0x100000 + 1)));
   expect(answer).toMatch(/^HTTP\/1\.1 413 .*"code":"too-large"/s);
   expect(service.ports.appended).toEqual([]);
+});
+
+test("a second Signature-Input that is no ASCII is a bad signature, and no failure", async () => {
+  const input = 'Signature-Input: sig=("@method");created=1;expires=2;nonce="n";keyid="k"\r\nSignature-Input: \xff';
+  const head = `GET /messaging/receive HTTP/1.1\r\nHost: x\r\nConnection: close\r\n${input}\r\nSignature: sig=:AA==:\r\n\r\n`;
+  const answer = await untilClosed((socket) => socket.write(Buffer.from(head, "latin1")));
+  expect(answer).toMatch(/^HTTP\/1\.1 401 .*"code":"signature-invalid"/s);
+  expect(service.ports.bugs).toEqual([]);
 });
 
 test("a client that goes away in the middle of its body is no failure", async () => {

@@ -68,15 +68,24 @@ export function openPostgres(
 }
 
 /**
- * Runs `work` in one transaction on one connection, then the statement that `last` makes, which travels with the COMMIT. It is made before
- * anything is sent: nothing can be committed without it.
+ * SQL: is the statement inside a transaction of `inTransaction`? A statement that was sent behind a BEGIN that failed (cancelled by an
+ * operator, say) is executed all the same, and committed by itself.
+ */
+export const begun = "current_setting('sealpost.begun', true) = 'yes'";
+const begin = "BEGIN; SET LOCAL sealpost.begun = 'yes'";
+
+/**
+ * Runs `work` in one transaction on one connection.
+ *
+ * With `last`, in fewer round trips: BEGIN is sent with the first statement of `work`, which must change nothing unless `begun`; the
+ * statement that `last` makes travels with the COMMIT. It is made before either is sent: nothing can be committed without it.
  *
  * @throws what `work` or `last` throws, after a rollback; `CommitUnknown` when the answer to COMMIT was lost.
  */
 export async function inTransaction<Result>(
   postgres: Postgres,
   work: (client: Queryable) => Promise<Result>,
-  last: (result: Result) => pg.QueryConfig | null = () => null,
+  last?: (result: Result) => pg.QueryConfig | null,
 ): Promise<Result> {
   const client = await classified(() => postgres.pool.connect());
   const guarded: Queryable = { query: (query) => classified(() => client.query(query)) };
@@ -85,11 +94,12 @@ export async function inTransaction<Result>(
   client.on("error", ignore);
   let broken: Error | undefined;
   try {
-    // Sent with the first statement of `work`.
-    const [begun, worked] = await Promise.allSettled([guarded.query({ text: "BEGIN" }), (async () => work(guarded))()]);
-    if (begun.status === "rejected") throw begun.reason;
+    const beginning = guarded.query({ text: begin });
+    if (last === undefined) await beginning;
+    const [began, worked] = await Promise.allSettled([beginning, (async () => work(guarded))()]);
+    if (began.status === "rejected") throw began.reason;
     if (worked.status === "rejected") throw worked.reason;
-    const statement = last(worked.value);
+    const statement = last?.(worked.value) ?? null;
     const writing = statement === null ? null : guarded.query(statement);
     const [written, committed] = await Promise.allSettled([writing, commit(client)]);
     if (committed.status === "rejected" && committed.reason instanceof CommitUnknown) throw committed.reason;

@@ -1,15 +1,16 @@
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { RecordFault } from "../protocol/refusal.ts";
+import { RecordFault, Unavailable } from "../protocol/refusal.ts";
 import { createDatabase, uniqueName } from "../tests/stack.ts";
 import { migrate } from "./migrate.ts";
 import { openPostgres, type Postgres, type Queryable } from "./postgres.ts";
 import { type OutboxRow, openSteps } from "./steps.ts";
 
+let url: string;
 let postgres: Postgres;
 let steps: ReturnType<typeof openSteps<Queryable>>;
 
 beforeAll(async () => {
-  const url = await createDatabase("steps");
+  url = await createDatabase("steps");
   await migrate(url);
   postgres = openPostgres(url);
   steps = openSteps(postgres, (client) => client);
@@ -99,6 +100,21 @@ describe("a position", () => {
       return [];
     });
     await expect(failing).rejects.toThrow(RecordFault);
+    expect(await positions(name)).toEqual([0, 5]);
+  });
+
+  test("stays where it was when the transaction could not be begun", async () => {
+    const name = await group();
+    const other = openPostgres(url);
+    const client = await other.pool.connect();
+    const query = client.query.bind(client) as (query: { text: string }) => Promise<unknown>;
+    Object.assign(client, {
+      query: (sent: { text: string }) => query(sent.text?.startsWith("BEGIN") ? { text: "SELECT refused" } : sent),
+    });
+    client.release();
+    const failing = openSteps(other, (tx) => tx).commitStep(name, [{ ...p0, from: 0, to: 1 }], [], nothing);
+    await expect(failing).rejects.toThrow(Unavailable);
+    await other.close();
     expect(await positions(name)).toEqual([0, 5]);
   });
 

@@ -5,7 +5,7 @@
  * finds the position moved. Implements the runner's port `StepStore` (`streams/consumer.ts`).
  */
 import type { QueryConfig } from "pg";
-import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
+import { begun, inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 
 interface PartitionId {
   readonly topic: string;
@@ -168,6 +168,7 @@ async function movePositions(
              UPDATE consumer_positions p SET next_offset = m.to_offset
              FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::bigint[]) AS m (topic, part, from_offset, to_offset)
              WHERE p.grp = $1 AND p.topic = m.topic AND p.part = m.part AND p.next_offset = m.from_offset
+               AND ${begun}
              RETURNING 1
            ), deleted AS (
              ${deletionOf(6)}

@@ -447,6 +447,28 @@ test("a message that does not open is neither acknowledged nor lost, and is told
   expect(service.refused).toEqual([]);
 });
 
+test("of more than 128 items that do not open the later ones are answered, so that they cannot fill the window", async () => {
+  const bob = await open("bob");
+  const stranger = new Stranger(bob);
+  const { body } = stranger.seal(stranger.message("never sent"));
+  const failing = Array.from({ length: 130 }, () => {
+    const itemId = makeMessageId(Date.now(), nodeRandom);
+    const envelope = { ...decodeEnvelope(body), messageId: itemId };
+    return { kind: "message" as const, senderId: stranger.me.agentId, itemId, body: encodeEnvelope(envelope) };
+  });
+  for (const item of failing) service.put(bob.id, item);
+  const retry = {
+    kind: "retry" as const,
+    senderId: stranger.me.agentId,
+    itemId: makeMessageId(Date.now(), nodeRandom),
+  };
+  service.put(bob.id, { ...retry, body: Buffer.from("{}") });
+  await until(() => service.account(bob.id).mailbox.length === 128);
+  const later = failing.slice(128).map(({ itemId }) => ({ messageId: itemId, code: "auth-failed" }));
+  expect(service.refused).toMatchObject(later);
+  expect(service.acked).toEqual([retry.itemId]);
+});
+
 test("an authentic message without a frame is refused for good, each time it comes, and the ratchet goes on", async () => {
   const bob = await open("bob");
   const stranger = new Stranger(bob);

@@ -21,6 +21,13 @@ const REKEY_ANSWER_MS = 250;
 /** Half of what the service was given: it is asked how many are left. */
 const PREKEYS_USED_MAX = 50;
 
+/**
+ * Items that are left in the mailbox, per connection: half of the stream's window. Anybody can send what does not open; were all of it
+ * left, 256 such items would keep everything else out until they expire.
+ */
+const LEFT_ITEMS_MAX = 128;
+const LEFT_BYTES_MAX = 2 * 1024 * 1024;
+
 export interface NotOpened {
   readonly senderId: string;
   readonly itemId: string;
@@ -50,6 +57,8 @@ export class Receiving {
   #acks: StreamItemId[] = [];
   #ackScheduled: NodeJS.Immediate | null = null;
   #connection: StreamConnection | null = null;
+  /** Items left unanswered on this connection. */
+  #left = { items: 0, bytes: 0 };
   #wakers = new Set<() => void>();
   #end: { readonly error: unknown } | null = null;
 
@@ -60,6 +69,7 @@ export class Receiving {
 
   onOpen(connection: StreamConnection): void {
     this.#connection = connection;
+    this.#left = { items: 0, bytes: 0 };
     this.flush();
   }
 
@@ -135,18 +145,30 @@ export class Receiving {
         this.#ack({ senderId, itemId });
         break;
       case "refused":
-        connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
-        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: true });
+      case "failed": {
+        const isRefused = opening.type === "refused" || !this.#leave(item);
+        if (isRefused) connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
+        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused });
         break;
-      case "failed":
-        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: false });
+      }
+      case "retry-request": {
+        const isRefused = !this.#leave(item);
+        if (isRefused) this.#ack({ senderId, itemId });
+        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.type, isRefused });
         break;
-      case "retry-request":
-        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.type, isRefused: false });
-        break;
+      }
       case "waiting":
         break;
     }
+  }
+
+  /** False when too many were left on this connection already. */
+  #leave({ body }: ItemFrame): boolean {
+    const items = this.#left.items + 1;
+    const bytes = this.#left.bytes + body.length;
+    if (items > LEFT_ITEMS_MAX || bytes > LEFT_BYTES_MAX) return false;
+    this.#left = { items, bytes };
+    return true;
   }
 
   async #next(signal?: AbortSignal): Promise<ReceivedMessage | null> {

@@ -43,7 +43,7 @@ export const CLOSE_NOT_ALLOWED = 4401;
 export const CLOSE_SUPERSEDED = 4409;
 
 /** Frames of one message from a client: 8 MiB of tiny batches would all be under way before anybody could stop reading. */
-export const CLIENT_FRAMES_MAX = 1_000;
+const CLIENT_FRAMES_MAX = 1_000;
 
 /** An item of a mailbox: unique per sender. */
 export interface StreamItemId {

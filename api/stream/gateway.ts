@@ -99,8 +99,8 @@ export class Gateway {
       onEntries: (entries) => this.#onEntries(entries),
       onGap: () => this.#onGap(),
     });
-    this.#refreshing = setInterval(() => void this.#refresh(), this.#times.refreshMs);
-    this.#pinging = setInterval(() => void this.#beat(), this.#times.pingMs);
+    this.#refreshing = setInterval(() => this.#refresh().catch(this.#deps.onBug), this.#times.refreshMs);
+    this.#pinging = setInterval(() => this.#beat().catch(this.#deps.onBug), this.#times.pingMs);
     this.#sweepLater();
   }
 
@@ -134,7 +134,7 @@ export class Gateway {
     const older = this.#connections.get(agentId);
     this.#connections.set(agentId, connection);
     older?.close(CLOSE_SUPERSEDED, "superseded");
-    void this.#announce(connection);
+    this.#announce(connection).catch(this.#deps.onBug);
   }
 
   /** Whether the agent has an open stream, here or elsewhere; false while that cannot be known. */
@@ -238,7 +238,7 @@ export class Gateway {
 
   /** Handovers may have been missed: a sweep finds for whom, in a statement for a thousand, where reading would take one for each. */
   #onGap(): void {
-    void this.#refresh();
+    this.#refresh().catch(this.#deps.onBug);
     void this.#sweep();
   }
 

@@ -15,7 +15,7 @@ import { type ReportDeliveredDeps, reportDelivered } from "../operations/report-
 const REPORT_ITEMS_MAX = 256;
 
 /** Longer delays what senders see; shorter makes more records of the same reports. */
-const LINGER_MS = 10;
+const LINGER_MS = 25;
 
 /** Waiting and under way, of all streams together; some 200 bytes each. A tenth of it is a second of a busy process. */
 const ITEMS_MAX = 50_000;

@@ -18,7 +18,7 @@ export const acks: StepConsumer<MessageReceipt, Tx> = {
   name: "acks",
   reads: [messageReceipt],
   // Nobody waits for it: answers on a stream free its window at once. Woken for each report, it would cost as much as queuing does.
-  pace: { bytesMin: 32 * 1024, waitMsMax: 50 },
+  pace: { bytesMin: 64 * 1024, waitMsMax: 100 },
   check: checkReceipt,
   itemsOf: ({ value }) => value.items.length,
   step: async (batch, tx) => {

@@ -2,12 +2,12 @@
  * The ports of the API in memory, for tests: what is appended stands in `appended`, nothing is ever away unless a test says so.
  */
 import { Refusal, Unavailable } from "../protocol/refusal.ts";
+import type { StoredItem } from "../store/mailbox.ts";
 import type { NewEvent } from "../streams/headers.ts";
 import type { Agent } from "./agents.ts";
 import type { HttpDeps } from "./http/route.ts";
 import type { Counter } from "./operations/counters.ts";
 import type { MessageStatus } from "./operations/message-status.ts";
-import type { StoredItem } from "./operations/receive.ts";
 import type { UploadPrekeysInput } from "./operations/upload-prekeys.ts";
 
 export interface InMemoryPorts extends HttpDeps {

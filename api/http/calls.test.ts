@@ -4,6 +4,7 @@ import { encodeBase64Url } from "../../protocol/base64url.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { createSignedPrekey, oneTimePrekeyToJson, signedPrekeyToJson } from "../../protocol/prekeys.ts";
 import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
+import type { StoredItem } from "../../store/mailbox.ts";
 import {
   bytesOf,
   type InMemoryService,
@@ -13,7 +14,6 @@ import {
   someEnvelope,
 } from "../../tests/in-memory-service.ts";
 import { call, newIdentity, signed } from "../../tests/signing.ts";
-import type { StoredItem } from "../operations/receive.ts";
 
 let service: InMemoryService;
 

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
+import type { StoredItem } from "../../store/mailbox.ts";
 import { inMemoryPorts } from "../in-memory-ports.ts";
-import { type ReceiveDeps, receive, type StoredItem } from "./receive.ts";
+import { type ReceiveDeps, receive } from "./receive.ts";
 
 const caller = { agentId: "bob" };
 const item = (seq: number): StoredItem => ({

@@ -4,27 +4,10 @@
  * Promise: nothing is skipped: seqs are dense, the answer holds every waiting item after `afterSeq` up to its last one, and the cursor
  * continues there. Reading changes nothing; an item waits until it is answered. While the agent has an open stream a poll is refused.
  */
-import type { ItemKind } from "../../schemas/values.ts";
+import type { MailboxPage, StoredItem } from "../../store/mailbox.ts";
 import type { Caller } from "../auth.ts";
 import { ApiRefusal } from "../problem.ts";
 import type { Counted } from "./counters.ts";
-
-export interface StoredItem {
-  readonly seq: number;
-  readonly kind: ItemKind;
-  readonly senderId: string;
-  readonly itemId: string;
-  /** Canonical bytes of the envelope, or a retry request's JSON. */
-  readonly body: Uint8Array;
-}
-
-export interface MailboxPage {
-  readonly items: readonly StoredItem[];
-  /** The mailbox's last seq, taken in the same statement. 0 when it never had an item. */
-  readonly lastSeq: number;
-  /** Nothing waits after these items. */
-  readonly end: boolean;
-}
 
 export interface ReceiveDeps {
   readonly readMailbox: (

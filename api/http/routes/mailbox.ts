@@ -1,7 +1,8 @@
 /** Reading the mailbox, and answering what was read. */
 import { decodeEnvelope, type EnvelopeJson, envelopeToJson } from "../../../protocol/envelope.ts";
+import type { StoredItem } from "../../../store/mailbox.ts";
 import { type Answer, acknowledge, resolveSeqs, type SeqAnswer } from "../../operations/acknowledge.ts";
-import { RECEIVE_ITEMS_MAX, receive, type StoredItem, WAIT_SECONDS_MAX } from "../../operations/receive.ts";
+import { RECEIVE_ITEMS_MAX, receive, WAIT_SECONDS_MAX } from "../../operations/receive.ts";
 import { reportDelivered } from "../../operations/report-delivered.ts";
 import { route } from "../route.ts";
 import { acknowledgeAnswer, acknowledgeBody, receiveAnswer, receiveQuery } from "../schemas.ts";

@@ -59,3 +59,27 @@ export const RETRY_REQUEST_AHEAD_MS_MAX = 5 * MINUTE_MS;
 
 /** New sessions because of repairs, per peer (§4): one in this time, so that a broken peer cannot make an agent burn prekeys. */
 export const REPAIR_SESSION_INTERVAL_MS_MIN = HOUR_MS;
+
+/** Age at which a signed prekey, and the KEM prekey of last resort with it, is replaced (§2): what a stolen one opens is a week's first messages. */
+export const SIGNED_PREKEY_ROTATION_MS = 7 * DAY_MS;
+
+/** How long the private half of a deprecated signed prekey is kept (§2): 1 day of a fetched bundle, 30 of an unanswered session, 30 in the mailbox, and a margin. */
+export const DEPRECATED_PREKEY_KEPT_MS = 62 * DAY_MS;
+
+/** How far the birth of a signed prekey may lie ahead of the clock: as much as ingress grants a message id. */
+export const PREKEY_AHEAD_MS_MAX = 5 * MINUTE_MS;
+
+/** Age up to which a one-time prekey is handed out (§2). */
+export const ONE_TIME_PREKEY_HANDED_OUT_MS = 30 * DAY_MS;
+
+/** How long the private half of a one-time prekey waits for its message (§2): 30 days to be handed out, 62 until the message has come. */
+export const ONE_TIME_PREKEY_KEPT_MS = 92 * DAY_MS;
+
+/** One-time prekeys of a kind in a full stock: what a popular agent's new peers take in a day. */
+export const ONE_TIME_PREKEYS_FULL = 100;
+
+/** Below this the stock is filled up. Lower, and a busy hour empties it before its owner has come online. */
+export const ONE_TIME_PREKEYS_LOW = 20;
+
+/** One-time prekeys of a kind in one upload: two full stocks; more only makes one transaction long. */
+export const PREKEY_UPLOAD_MAX = 200;

@@ -54,6 +54,10 @@ const serverFrame: fc.Arbitrary<ServerFrame> = fc.oneof(
   }),
   fc.record({ type: fc.constant("goaway" as const), reason: fc.stringMatching(/^[\x20-\x7e]{0,20}$/) }),
   fc.record({ type: fc.constant("problem" as const), problem }),
+  fc.record({
+    type: fc.constant("notice" as const),
+    kind: fc.constantFrom("prekeys-low" as const, "rotation-due" as const),
+  }),
 );
 
 /** What the decoder did: its frames, or that it refused; anything else it throws fails the test. */
@@ -162,6 +166,10 @@ test.each([
   ["an unknown status", `85 00000048 04 002b ${"41".repeat(43)} ${"00".repeat(16)} 0000000000000000 0000`],
 ])("from a server is refused: %s", (_name, message) => {
   expect(framesOrRefusal(decodeServerFrames, hex(message))).toBe("refused");
+});
+
+test("a client reads past notices of a later server", () => {
+  expect(decodeServerFrames(hex("88 00000001 63 88 00000001 02"))).toEqual([{ type: "notice", kind: "rotation-due" }]);
 });
 
 test("a client reads past frames of a later server", () => {

@@ -19,6 +19,7 @@
  *   85 RECEIPT      u8(status) ‖ id ‖ u64(at) ‖ lp(code)
  *   86 GOAWAY       lp(reason)
  *   87 PROBLEM      problem JSON
+ *   88 NOTICE       u8(kind)
  *
  * Each frame has one spelling; decoding refuses (`malformed`) every other. The byte fields of decoded frames are views.
  */
@@ -133,6 +134,15 @@ export interface ProblemFrame {
   readonly problem: StreamProblem;
 }
 
+/** Something this agent should see to; a hint that may be lost or repeated. */
+export interface NoticeFrame {
+  readonly type: "notice";
+  readonly kind: NoticeKind;
+}
+
+/** prekeys-low: few one-time prekeys are left; rotation-due: the signed prekey is older than 7 days. */
+export type NoticeKind = "prekeys-low" | "rotation-due";
+
 export type ServerFrame =
   | AcceptedFrame
   | RejectedFrame
@@ -140,7 +150,8 @@ export type ServerFrame =
   | QueueEmptyFrame
   | ReceiptFrame
   | GoawayFrame
-  | ProblemFrame;
+  | ProblemFrame
+  | NoticeFrame;
 
 const SEND = 0x01;
 const ACK = 0x02;
@@ -153,10 +164,12 @@ const QUEUE_EMPTY = 0x84;
 const RECEIPT = 0x85;
 const GOAWAY = 0x86;
 const PROBLEM = 0x87;
+const NOTICE = 0x88;
 
 const FRAME_HEAD_BYTES = 5;
 const KINDS = ["message", "retry"] as const;
 const STATUSES = ["delivered", "acknowledged", "discarded"] as const;
+const NOTICES = ["prekeys-low", "rotation-due"] as const;
 /** The codes a REFUSE may carry: all of the list, and a new one of the list is missed by the compiler here. */
 const REFUSAL_CODES: Record<ProtocolCode, true> = {
   malformed: true,
@@ -281,6 +294,8 @@ function serverBody(frame: ServerFrame): Body {
       const problem = problemBytes(frame.problem);
       return { type: PROBLEM, size: problem.length, write: (writer) => writer.bytes(problem) };
     }
+    case "notice":
+      return { type: NOTICE, size: 1, write: (writer) => writer.u8(NOTICES.indexOf(frame.kind) + 1) };
   }
 }
 
@@ -381,6 +396,8 @@ function decodeServerBody(type: number, body: Uint8Array): ServerFrame | null {
       return ended(reader, { type: "goaway", reason: readText(reader, REASON) });
     case PROBLEM:
       return { type: "problem", problem: parseProblem(body) };
+    case NOTICE:
+      return ended(reader, readNotice(reader.u8()));
     default:
       return null;
   }
@@ -407,6 +424,12 @@ function readItem(reader: ByteReader): ItemFrame {
   if (seq === 0 || kind === undefined) throw new Refusal("malformed");
   const id = readId(reader);
   return { type: "item", seq, kind, ...id, body: reader.bytes(reader.u32()) };
+}
+
+/** Null for a kind that is not known here. */
+function readNotice(code: number): NoticeFrame | null {
+  const kind = NOTICES[code - 1];
+  return kind === undefined ? null : { type: "notice", kind };
 }
 
 function readReceipt(reader: ByteReader): ReceiptFrame {

@@ -106,3 +106,91 @@ export interface AgentChanged {
   readonly custody: Custody;
   readonly changedAt: number;
 }
+
+/** One-time prekeys that can still be handed out. */
+interface PrekeysRemaining {
+  /** X25519. */
+  readonly oneTimePrekeysRemaining: number;
+  /** ML-KEM-768. */
+  readonly kemPrekeysRemaining: number;
+}
+
+/** `prekey.published.v1`. Key: agentId. */
+export interface PrekeyPublished extends PrekeysRemaining {
+  readonly eventId: string;
+  readonly agentId: string;
+  readonly custody: Custody;
+  /** The ids of what is new; null where nothing is. */
+  readonly signedPrekeyId: string | null;
+  readonly lastResortKemPrekeyId: string | null;
+  /** How many are new. */
+  readonly oneTimePrekeys: number;
+  readonly kemPrekeys: number;
+  readonly publishedAt: number;
+}
+
+/** `prekey.claimed.v1`. Key: agentId, whose prekeys they are. */
+export interface PrekeyClaimed extends PrekeysRemaining {
+  readonly eventId: string;
+  readonly agentId: string;
+  readonly claimerId: string;
+  readonly signedPrekeyId: string;
+  readonly oneTimePrekeyId: string | null;
+  readonly kemPrekeyId: string | null;
+  /** No X25519 one-time prekey, or the KEM prekey of last resort. */
+  readonly lastResort: boolean;
+  readonly claimedAt: number;
+}
+
+/** `prekey.low.v1`. Key: agentId. */
+export interface PrekeyLow extends PrekeysRemaining {
+  readonly eventId: string;
+  readonly agentId: string;
+  readonly custody: Custody;
+  /** Null when there is no rate yet. */
+  readonly timeToEmptyMs: number | null;
+  readonly lowAt: number;
+}
+
+/** `prekey.rotated.v1`. Key: agentId. */
+export interface PrekeyRotated {
+  readonly eventId: string;
+  readonly agentId: string;
+  readonly custody: Custody;
+  readonly signedPrekeyId: string;
+  readonly previousSignedPrekeyId: string;
+  /** In force now; null when the agent has none. */
+  readonly lastResortKemPrekeyId: string | null;
+  readonly rotatedAt: number;
+}
+
+/** `prekey.rotation-failed.v1`. Key: agentId. */
+export interface PrekeyRotationFailed {
+  readonly eventId: string;
+  readonly agentId: string;
+  readonly custody: Custody;
+  readonly code: string;
+  /** For people. */
+  readonly alert: string;
+  /** The one that stays active; null when there is none. */
+  readonly signedPrekeyId: string | null;
+  readonly signedPrekeyCreatedAt: number | null;
+  readonly failedAt: number;
+}
+
+/** `session.initialized.v1`. Key: initiatorId. */
+export interface SessionInitialized {
+  readonly eventId: string;
+  /** 16 bytes. */
+  readonly sessionId: Uint8Array;
+  readonly initiatorId: string;
+  readonly responderId: string;
+  readonly suite: number;
+  readonly signedPrekeyId: string;
+  readonly oneTimePrekeyId: string | null;
+  readonly kemPrekeyId: string | null;
+  readonly messageId: string;
+  /** Who holds the initiator's keys. */
+  readonly custody: Custody;
+  readonly initializedAt: number;
+}

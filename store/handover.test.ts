@@ -26,6 +26,11 @@ const entry: fc.Arbitrary<HandoverEntry> = fc.oneof(
     code: fc.constantFrom(null, "expired", "auth-failed"),
   }),
   fc.record({ type: fc.constant("superseded" as const), agentId, connectionId: fc.uuid() }),
+  fc.record({
+    type: fc.constant("notice" as const),
+    agentId,
+    kind: fc.constantFrom("prekeys-low" as const, "rotation-due" as const),
+  }),
 );
 
 /** Buffers and other views of bytes compare as plain arrays. */

@@ -8,9 +8,11 @@
  *     0 item        lp(agent_id) ‖ u64(seq) ‖ u8(0 message, 1 retry) ‖ lp(sender_id) ‖ item_id(16) ‖ u32(length) ‖ body
  *     1 receipt     lp(agent_id) ‖ message_id(16) ‖ lp(recipient_id) ‖ u8(1 delivered, 2 acknowledged, 3 discarded) ‖ u64(at) ‖ lp(code)
  *     2 superseded  lp(agent_id) ‖ lp(connection_id)
+ *     3 notice      lp(agent_id) ‖ u8(1 prekeys-low, 2 rotation-due)
  */
 import { asciiBytes, ByteReader, ByteWriter } from "../protocol/bytes.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import type { NoticeKind } from "../protocol/stream-frames.ts";
 import { UUID_BYTES, uuidFromBytes, uuidToBytes } from "../protocol/uuid.ts";
 import type { ItemKind } from "../schemas/values.ts";
 import type { RedisDoor } from "./redis.ts";
@@ -47,7 +49,14 @@ export interface SupersededEntry {
   readonly connectionId: string;
 }
 
-export type HandoverEntry = ItemEntry | ReceiptEntry | SupersededEntry;
+/** Something an agent that is connected should see to. */
+export interface NoticeEntry {
+  readonly type: "notice";
+  readonly agentId: string;
+  readonly kind: NoticeKind;
+}
+
+export type HandoverEntry = ItemEntry | ReceiptEntry | SupersededEntry | NoticeEntry;
 
 export interface Listener {
   readonly onEntries: (entries: readonly HandoverEntry[]) => void;
@@ -150,8 +159,10 @@ export function publicationsOf(entries: readonly HandoverEntry[]): readonly Uint
 const itemType = 0;
 const receiptType = 1;
 const supersededType = 2;
+const noticeType = 3;
 const kinds = ["message", "retry"] as const;
 const statuses = ["delivered", "acknowledged", "discarded"] as const;
+const notices = ["prekeys-low", "rotation-due"] as const;
 
 function encodeEntry(entry: HandoverEntry): Uint8Array {
   switch (entry.type) {
@@ -195,6 +206,12 @@ function encodeEntry(entry: HandoverEntry): Uint8Array {
         .lpAscii(entry.agentId)
         .lpAscii(entry.connectionId)
         .finish();
+    case "notice":
+      return new ByteWriter(1 + 2 + entry.agentId.length + 1)
+        .u8(noticeType)
+        .lpAscii(entry.agentId)
+        .u8(1 + notices.indexOf(entry.kind))
+        .finish();
   }
 }
 
@@ -237,6 +254,8 @@ function decodeEntry(reader: ByteReader): HandoverEntry {
       };
     case supersededType:
       return { type: "superseded", agentId, connectionId: text(reader) };
+    case noticeType:
+      return { type: "notice", agentId, kind: oneOf(notices, reader.u8() - 1) };
     default:
       throw new Refusal("malformed");
   }

@@ -4,13 +4,9 @@
  * Promises: a one-time key is handed out at most once, the oldest first; the same request again gets the same bundle; a prekey
  * never changes after it was published; one signed prekey of an agent is ACTIVE.
  */
+import { ONE_TIME_PREKEY_HANDED_OUT_MS } from "../protocol/limits.ts";
 import { RecordFault, Refusal } from "../protocol/refusal.ts";
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
-
-const dayMs = 24 * 60 * 60 * 1000;
-
-/** protocol.md §2: handed out only while younger than 30 days; the private half is kept longer. */
-const oneTimeAgeMsMax = 30 * dayMs;
 
 /** One-time keys that wait. Less, and a popular agent runs dry in an hour; more is an agent that fills our disk. */
 export const oneTimePrekeysMax = 1_000;
@@ -167,7 +163,7 @@ async function countOneTime(db: Queryable, agentId: string, now: number): Promis
     name: "count-one-time-prekeys",
     text: `SELECT count(*) AS remaining FROM messaging_prekeys
            WHERE agent_id = $1 AND key_type = 'one-time' AND status = 'ACTIVE' AND created_at > $2`,
-    values: [agentId, now - oneTimeAgeMsMax],
+    values: [agentId, now - ONE_TIME_PREKEY_HANDED_OUT_MS],
   });
   return rows[0]?.remaining ?? 0;
 }
@@ -218,7 +214,7 @@ async function takeBundle(db: Queryable, claim: Claim): Promise<Bundle | null> {
                    WHERE agent_id = $3 AND key_type = 'one-time' AND status = 'ACTIVE' AND created_at > $5)
                   - (SELECT count(*) FROM used) AS remaining
            FROM messaging_agents a CROSS JOIN signed s LEFT JOIN used ON true WHERE a.agent_id = $3`,
-    values: [claim.claimerId, claim.requestId, claim.targetId, claim.now, claim.now - oneTimeAgeMsMax],
+    values: [claim.claimerId, claim.requestId, claim.targetId, claim.now, claim.now - ONE_TIME_PREKEY_HANDED_OUT_MS],
   });
   return rows[0] === undefined ? null : bundleOf(rows[0]);
 }
@@ -236,7 +232,7 @@ async function findClaim(db: Queryable, claim: Claim): Promise<Bundle | null> {
            JOIN messaging_prekeys s ON s.agent_id = $3 AND s.prekey_id = c.signed_prekey_id
            LEFT JOIN messaging_prekeys o ON o.agent_id = $3 AND o.prekey_id = c.one_time_prekey_id
            WHERE c.claimer_id = $1 AND c.request_id = $2 AND c.target_id = $3`,
-    values: [claim.claimerId, claim.requestId, claim.targetId, claim.now - oneTimeAgeMsMax],
+    values: [claim.claimerId, claim.requestId, claim.targetId, claim.now - ONE_TIME_PREKEY_HANDED_OUT_MS],
   });
   return rows[0] === undefined ? null : bundleOf(rows[0]);
 }

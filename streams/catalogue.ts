@@ -11,7 +11,13 @@ import type {
   MessageEncrypted,
   MessageQueued,
   MessageReceipt,
+  PrekeyClaimed,
+  PrekeyLow,
+  PrekeyPublished,
+  PrekeyRotated,
+  PrekeyRotationFailed,
   PushRequested,
+  SessionInitialized,
 } from "../schemas/values.ts";
 import type { Topic } from "./topic.ts";
 
@@ -87,6 +93,54 @@ export const agentChanged: Topic<AgentChanged> = {
   deadLetters: true,
 };
 
+export const prekeyPublished: Topic<PrekeyPublished> = {
+  name: "prekey.published.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const prekeyClaimed: Topic<PrekeyClaimed> = {
+  name: "prekey.claimed.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const prekeyLow: Topic<PrekeyLow> = {
+  name: "prekey.low.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const prekeyRotated: Topic<PrekeyRotated> = {
+  name: "prekey.rotated.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const prekeyRotationFailed: Topic<PrekeyRotationFailed> = {
+  name: "prekey.rotation-failed.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const sessionInitialized: Topic<SessionInitialized> = {
+  name: "session.initialized.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
 export const catalogue: readonly Topic<unknown>[] = [
   messageEncrypted,
   messageQueued,
@@ -96,4 +150,10 @@ export const catalogue: readonly Topic<unknown>[] = [
   messageDiscarded,
   pushRequested,
   agentChanged,
+  prekeyPublished,
+  prekeyClaimed,
+  prekeyLow,
+  prekeyRotated,
+  prekeyRotationFailed,
+  sessionInitialized,
 ];

@@ -15,6 +15,7 @@ import {
   encodeServerFrames,
   type ItemFrame,
   itemFrameBytes,
+  type NoticeKind,
   type ReceiptFrame,
   type SendFrame,
   type ServerFrame,
@@ -102,6 +103,10 @@ export class Connection {
 
   receipt(receipt: Omit<ReceiptFrame, "type">): void {
     if (this.#socket.bufferedAmount < BUFFERED_BYTES_FOR_RECEIPTS) this.#write({ type: "receipt", ...receipt });
+  }
+
+  notice(kind: NoticeKind): void {
+    this.#write({ type: "notice", kind });
   }
 
   /** The agent was suspended or is gone. */

@@ -230,6 +230,8 @@ export class Gateway {
         for (const resolve of this.#polls.get(entry.agentId) ?? []) resolve();
       } else if (entry.type === "receipt") {
         connection?.receipt(entry);
+      } else if (entry.type === "notice") {
+        connection?.notice(entry.kind);
       } else if (connection?.id === entry.connectionId) {
         connection.close(CLOSE_SUPERSEDED, "superseded");
       }

@@ -39,6 +39,7 @@ const fromServer: Record<string, ServerFrame> = {
   },
   GOAWAY: { type: "goaway", reason: "restart" },
   PROBLEM: { type: "problem", problem: { code: "malformed" } },
+  NOTICE: { type: "notice", kind: "prekeys-low" },
 };
 
 /** The bytes of each example by the frame's name: in every line, the hex before the two spaces. */

@@ -5,16 +5,10 @@
  */
 
 import type { DatabaseSync } from "node:sqlite";
-import { DAY_MS } from "../../protocol/limits.ts";
+import { DEPRECATED_PREKEY_KEPT_MS, ONE_TIME_PREKEY_KEPT_MS } from "../../protocol/limits.ts";
 import type { OneTimePrekey, OwnPrekey, SignedPrekey } from "../../protocol/prekeys.ts";
 import type { KeyPair } from "../../protocol/primitives/primitives.ts";
 import type { Sealer } from "./seal.ts";
-
-/** After its deprecation: 1 day of a fetched bundle, 30 of an unanswered session, 30 in the mailbox, and a margin (protocol.md §2). */
-const DEPRECATED_KEPT_MS = 62 * DAY_MS;
-
-/** 30 days to be handed out, 62 until its message has come (protocol.md §2). */
-const ONE_TIME_KEPT_MS = 92 * DAY_MS;
 
 type PrekeyKind = "signed" | "one-time";
 
@@ -77,8 +71,8 @@ export class Prekeys {
 
   /** True when a signed prekey went. */
   forgetOld(now: number): boolean {
-    this.#statements.forgetOneTime.run(now - ONE_TIME_KEPT_MS);
-    return Number(this.#statements.forgetSigned.run(now - DEPRECATED_KEPT_MS).changes) > 0;
+    this.#statements.forgetOneTime.run(now - ONE_TIME_PREKEY_KEPT_MS);
+    return Number(this.#statements.forgetSigned.run(now - DEPRECATED_PREKEY_KEPT_MS).changes) > 0;
   }
 }
 

@@ -9,6 +9,7 @@ import { createIdentity, type Identity } from "../protocol/identity.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
 import {
   initiate,
+  type OwnKemPrekey,
   openEnvelope,
   type Peer,
   sealMessage,
@@ -16,13 +17,13 @@ import {
   sendingSession,
   unknownPeer,
 } from "../protocol/peer.ts";
-import { createOneTimePrekey, createSignedPrekey } from "../protocol/prekeys.ts";
+import { makePrekeys } from "../protocol/prekey-stock.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import type { KeyPair, Random } from "../protocol/primitives/primitives.ts";
 import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import { SEND_ENVELOPES_MAX, type ServerFrame, type StreamItemId } from "../protocol/stream-frames.ts";
+import type { StreamConnection } from "../sdk/service.ts";
 import { ServiceClient } from "../sdk/service-client.ts";
-import { openStream, type StreamConnection } from "../sdk/stream-connection.ts";
 
 interface Arrival {
   readonly messageId: string;
@@ -49,6 +50,7 @@ export class BenchAgent {
   readonly #peers = new Map<string, Peer>();
   readonly #signedPrekeys = new Map<string, KeyPair>();
   readonly #oneTimePrekeys = new Map<string, KeyPair>();
+  readonly #kemPrekeys = new Map<string, OwnKemPrekey>();
   readonly #outgoing: Uint8Array[] = [];
   readonly #batchSizes = new Map<number, number>();
   readonly #handlers: BenchAgentHandlers;
@@ -69,13 +71,21 @@ export class BenchAgent {
   async start(): Promise<void> {
     await this.#client.register();
     const now = Date.now();
-    const signed = createSignedPrekey(nodePrimitives, this.#me, { id: randomUUID(), now, random: this.#random });
-    const oneTime = Array.from({ length: 10 }, () => createOneTimePrekey(nodePrimitives, randomUUID(), this.#random));
+    const births = { now, random: this.#random, newId: randomUUID };
+    const due = { rotation: true, oneTime: 10, kem: 10 };
+    const { signed, lastResort, oneTime, kem } = makePrekeys(nodePrimitives, this.#me, due, births);
+    if (signed === null || lastResort === null) throw new Error("a rotation makes both");
     this.#signedPrekeys.set(signed.prekey.id, signed.pair);
     for (const { prekey, pair } of oneTime) this.#oneTimePrekeys.set(prekey.id, pair);
+    for (const { prekey, pair } of [lastResort, ...kem]) {
+      this.#kemPrekeys.set(prekey.id, { pair, lastResort: prekey.lastResort });
+    }
     await this.#client.uploadPrekeys({
       signedPrekey: signed.prekey,
+      lastResortKemPrekey: lastResort.prekey,
       oneTimePrekeys: oneTime.map(({ prekey }) => prekey),
+      kemPrekeys: kem.map(({ prekey }) => prekey),
+      replace: false,
     });
     await this.connect();
   }
@@ -88,7 +98,7 @@ export class BenchAgent {
       onFrames: (frames: readonly ServerFrame[]) => this.#onFrames(frames),
       onClose: () => undefined,
     };
-    await openStream(this.#client.streamRequest(), handlers, this.#ending.signal);
+    await this.#client.openStream(handlers);
   }
 
   /** Begins a session with another agent; its first message still has to go. */
@@ -168,8 +178,8 @@ export class BenchAgent {
     const prekeys = {
       signedPrekey: (id: string) => this.#signedPrekeys.get(id) ?? null,
       oneTimePrekey: (id: string) => this.#oneTimePrekeys.get(id) ?? null,
-      kemPrekey: () => null,
-      kemPublished: false,
+      kemPrekey: (id: string) => this.#kemPrekeys.get(id) ?? null,
+      kemPublished: true,
     };
     const clock = { now: Date.now(), random: this.#random };
     const opened = openEnvelope(nodePrimitives, this.#me, prekeys, this.#peerOf(senderId), envelope, clock);

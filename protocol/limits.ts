@@ -48,6 +48,9 @@ export const REKEY_AFTER_MESSAGES_UNANSWERED = 10;
 /** The same by the age of the chain: what was stolen from a running agent opens at most an hour of a live conversation (§4). */
 export const REKEY_AFTER_MS = HOUR_MS;
 
+/** Age of a claimed bundle (§2): its prekeys are kept for as long as a message that was begun with it in this time can come. */
+export const BUNDLE_AGE_MS_MAX = DAY_MS;
+
 /** Age of a signed prekey that an initiator takes (§2): three months in which its owner did not come back to rotate. */
 export const SIGNED_PREKEY_AGE_MS_MAX = 90 * DAY_MS;
 
@@ -59,6 +62,9 @@ export const RETRY_REQUEST_AHEAD_MS_MAX = 5 * MINUTE_MS;
 
 /** New sessions because of repairs, per peer (§4): one in this time, so that a broken peer cannot make an agent burn prekeys. */
 export const REPAIR_SESSION_INTERVAL_MS_MIN = HOUR_MS;
+
+/** How often the content of one message is sent anew (§4): a peer that still cannot open it will not. */
+export const REPAIRS_MAX = 5;
 
 /** Age at which a signed prekey, and the KEM prekey of last resort with it, is replaced (§2): what a stolen one opens is a week's first messages. */
 export const SIGNED_PREKEY_ROTATION_MS = 7 * DAY_MS;

@@ -62,7 +62,7 @@ export interface PrekeyLookup {
   readonly oneTimePrekey: (id: string) => KeyPair | null;
   /** One-time ones and those of last resort. */
   readonly kemPrekey: (id: string) => OwnKemPrekey | null;
-  /** Has this agent ever published a KEM prekey? Then it refuses suite 1. */
+  /** Has this agent ever published a KEM prekey, or does it require suite 2? Then it refuses suite 1. */
   readonly kemPublished: boolean;
 }
 
@@ -113,8 +113,14 @@ export function unknownPeer(agentId: string): Peer {
 }
 
 /** The session that would send now; null when the next message needs a bundle and `initiate`. */
-export function sendingSession({ active }: Peer, now: number): Session | null {
-  if (active === null || (active.ratchet.sending?.counter ?? 0) >= CHAIN_MESSAGES_MAX) return null;
+export function sendingSession(peer: Peer, now: number): Session | null {
+  const session = lastingSession(peer, now);
+  return (session?.ratchet.sending?.counter ?? 0) >= CHAIN_MESSAGES_MAX ? null : session;
+}
+
+/** The session that goes on sending when `sendingSession` has none and no bundle can be had; null when nothing can be sent without one. */
+export function lastingSession({ active }: Peer, now: number): Session | null {
+  if (active === null) return null;
   const { unanswered } = active;
   const isStale = unanswered !== null && now - unanswered.startedAt > UNANSWERED_SESSION_AGE_MS_MAX;
   return isStale ? null : active;
@@ -123,32 +129,33 @@ export function sendingSession({ active }: Peer, now: number): Session | null {
 /**
  * Begins a session from a bundle, after all its checks; it becomes the active one.
  *
- * `repaired`: the session that it takes the place of, when a repair asked for it. Refuses what `checkBundle` refuses,
- * `identity-mismatch` for another agent's bundle, `bad-key`.
+ * `repaired`: the session that it takes the place of, when a repair asked for it. `requirePq`: nothing below suite 2. Refuses what
+ * `checkBundle` refuses, `identity-mismatch` for another agent's bundle, `suite-refused`, `bad-key`.
  */
 export function initiate(
   primitives: Primitives,
   me: Identity,
   peer: Peer,
   bundle: Bundle,
-  options: Clock & BundleLimits & { readonly repaired?: Uint8Array },
+  options: Clock & BundleLimits & { readonly repaired?: Uint8Array; readonly requirePq?: boolean },
 ): Peer {
   checkBundle(primitives, bundle, options.now, options);
   if (bundle.agentId !== peer.agentId || bundle.agentId === me.agentId) throw new Refusal("identity-mismatch");
+  if (options.requirePq === true && bundle.kemPrekey === null) throw new Refusal("suite-refused");
   const session = startSession(primitives, me, bundle, options);
   const known = { ...peer, identityKey: bundle.identityKey.slice() };
   const { repaired } = options;
   return activate(repaired === undefined ? known : markReplaced(known, repaired, options.now), session);
 }
 
-/** Seals in the active session. Throws when there is none to use: ask `sendingSession` before. */
+/** Seals in the active session. Throws when there is none to use: ask `sendingSession`, or `lastingSession`, before. */
 export function sealMessage(primitives: Primitives, me: Identity, peer: Peer, message: Message, clock: Clock): Sealed {
-  const session = sendingSession(peer, clock.now);
+  const session = lastingSession(peer, clock.now);
   if (session === null) throw new Error("there is no session to send in");
   return sealIn(primitives, me, peer, session, message, clock);
 }
 
-/** The empty control message that answers a rekey request, in the session that asked. Null if that is gone. */
+/** The empty control message that answers a rekey request, in the session that asked. Null if that is gone, or does not send any more. */
 export function sealRekeyAnswer(
   primitives: Primitives,
   me: Identity,
@@ -157,7 +164,7 @@ export function sealRekeyAnswer(
   clock: Clock,
 ): Sealed | null {
   const session = findSession(peer, sessionId);
-  if (session === null) return null;
+  if (session === null || session.replaced) return null;
   return sealIn(primitives, me, peer, session, { messageId, contentType: REKEY_CONTENT_TYPE, body: EMPTY }, clock);
 }
 
@@ -206,7 +213,22 @@ export function forgetOldInitiations(peer: Peer, prekeys: Pick<PrekeyLookup, "si
   return remembered.length === peer.remembered.length ? peer : { ...peer, remembered };
 }
 
-/** The peer without its sessions, after state was lost or rolled back. What protects against replays stays. */
+/**
+ * The peer after its store was rolled back: these sessions still receive, and never send again, since what they would send was sent before.
+ * The next message begins a new one. The same peer when it has none of them, or they were retired before.
+ */
+export function retireSessions(peer: Peer, sessionIds: readonly Uint8Array[]): Peer {
+  const isRetired = ({ id }: Session) => sessionIds.some((sessionId) => equalBytes(sessionId, id));
+  const retire = (session: Session) => (isRetired(session) ? { ...session, replaced: true } : session);
+  const { active, archived } = peer;
+  if (active !== null && isRetired(active)) {
+    return { ...peer, active: null, archived: archive(archived.map(retire), retire(active)) };
+  }
+  const isKnown = archived.some((session) => isRetired(session) && !session.replaced);
+  return isKnown ? { ...peer, archived: archived.map(retire) } : peer;
+}
+
+/** The peer without its sessions, after state was lost. What protects against replays stays. */
 export function forgetSessions(peer: Peer): Peer {
   return { ...peer, active: null, archived: [] };
 }

@@ -11,13 +11,26 @@ import { checkIdentity, type Identity, isAgentId } from "./identity.ts";
 import { JsonReader } from "./json-reader.ts";
 import { RETRY_REQUEST_AGE_MS_MAX, RETRY_REQUEST_AHEAD_MS_MAX } from "./limits.ts";
 import type { Primitives } from "./primitives/primitives.ts";
-import { Refusal } from "./refusal.ts";
+import { type ProtocolCode, Refusal } from "./refusal.ts";
 import { formatTimestamp } from "./timestamp.ts";
 import { UUID_BYTES, uuidToBytes } from "./uuid.ts";
 
 const KIND = "retry";
 const RETRY_LABEL = label("sealpost/v1/retry");
 const PUBLIC_KEY_BYTES = 32;
+
+/** Failures after which the sender can say it anew (§4). Any other refusal is one for good. */
+const REPAIRABLE: ReadonlySet<string> = new Set<ProtocolCode>([
+  "prekey-unknown",
+  "auth-failed",
+  "session-unknown",
+  "counter-too-far",
+  "message-key-gone",
+]);
+
+export function isRepairable(code: string): boolean {
+  return REPAIRABLE.has(code);
+}
 
 /** The fields of the failed envelope, and when its recipient asked. */
 export interface RetryFacts {

@@ -43,7 +43,7 @@ export interface Session {
   readonly id: Uint8Array;
   /** The own start that the peer has not answered; null once it has, and when the peer began. */
   readonly unanswered: UnansweredStart | null;
-  /** This agent has put another session in its place to repair a message: it is never made active again. */
+  /** It still receives, and never sends again: a repair has put another in its place, or its store was rolled back. */
   readonly replaced: boolean;
   readonly ratchet: Ratchet;
 }

@@ -13,14 +13,16 @@ import { Opener } from "./opening.ts";
 import { Outcomes, type Receipt } from "./outcomes.ts";
 import { abandonable, delay } from "./patience.ts";
 import { type NotOpened, Receiving } from "./receiving.ts";
+import { Repairs } from "./repairs.ts";
+import { findRollback } from "./rollback.ts";
 import { Sealing } from "./sealing.ts";
 import { Sending } from "./sending.ts";
+import type { Service, StreamConnection } from "./service.ts";
 import { ServiceClient } from "./service-client.ts";
 import type { StoreKey } from "./store/key.ts";
 import type { OutboxStatus } from "./store/outbox.ts";
 import { Store } from "./store/store.ts";
 import { keepStream } from "./stream.ts";
-import type { StreamConnection } from "./stream-connection.ts";
 import { UPKEEP_INTERVAL_MS, Upkeep } from "./upkeep.ts";
 
 /** What was deleted is gone from the write-ahead log as well after this time. */
@@ -41,6 +43,8 @@ export interface AgentOptions {
   readonly storePath: string;
   /** The key the store's secrets are sealed under: 32 bytes, their base64url text, or a file. Default: the file `<storePath>.key`, made on first use. */
   readonly key?: StoreKey;
+  /** No session below suite 2 (PQXDH), with nobody: a peer without KEM prekeys cannot be written to (`suite-refused`). Default false. */
+  readonly requirePq?: boolean;
   /** Calls off the opening. */
   readonly signal?: AbortSignal;
 }
@@ -80,18 +84,33 @@ export interface Sent {
 export type Problem =
   | { readonly type: "not-opened"; readonly at: number; readonly item: NotOpened }
   /** The connection, an upload or a question failed; it is tried again. */
-  | { readonly type: "trouble"; readonly at: number; readonly error: AgentError };
+  | { readonly type: "trouble"; readonly at: number; readonly error: AgentError }
+  /** The store is older than what it has sent: it was copied back from a backup. The sessions concerned were retired. */
+  | { readonly type: "store-rolled-back"; readonly at: number; readonly messagesLost: number }
+  /** The service held other prekeys than this store: all were replaced. */
+  | { readonly type: "prekeys-replaced"; readonly at: number };
+
+/** How to reach the service, for an agent that has its identity. */
+type Connect = (me: Identity, signal: AbortSignal) => Service;
+
+interface Circumstances {
+  readonly origin: string;
+  readonly requirePq: boolean;
+  /** Aborts with what stopped the agent. */
+  readonly ending: AbortController;
+}
 
 export class Agent {
   /** The agent's id: what others send to. */
   readonly id: string;
   readonly #store: Store;
-  readonly #client: ServiceClient;
+  readonly #service: Service;
   readonly #upkeep: Upkeep;
   readonly #outcomes: Outcomes;
   readonly #sealing: Sealing;
   readonly #sending: Sending;
   readonly #receiving: Receiving;
+  readonly #repairs: Repairs;
   readonly #problems = new Channel<Problem>(PROBLEMS);
   /** Aborts with what stopped the agent. */
   readonly #ending: AbortController;
@@ -99,31 +118,47 @@ export class Agent {
   readonly #underWay = new Set<Promise<unknown>>();
   #connected = Promise.withResolvers<void>();
   #connection: StreamConnection | null = null;
+  /** Is it known whether the store was rolled back? Only an opening can have changed that. */
+  #isStoreChecked = false;
   #streaming: Promise<void> = Promise.resolve();
   #closing: Promise<void> | null = null;
 
-  private constructor(store: Store, me: Identity, base: URL, ending: AbortController) {
-    const client = new ServiceClient(base, me, ending.signal);
+  private constructor(store: Store, me: Identity, service: Service, { origin, requirePq, ending }: Circumstances) {
+    const { signal } = ending;
     const background = (work: Promise<unknown>) => this.#background(work);
     const onTrouble = (error: AgentError) => this.#problems.emit({ type: "trouble", at: Date.now(), error });
+    const onReplaced = () => this.#problems.emit({ type: "prekeys-replaced", at: Date.now() });
     const outcomes = new Outcomes(store);
-    const sealing = new Sealing({ store, client, me, signal: ending.signal });
+    const sealing = new Sealing({ store, service, me, requirePq, signal });
     this.id = me.agentId;
     this.#store = store;
-    this.#client = client;
+    this.#service = service;
     this.#ending = ending;
-    this.#upkeep = new Upkeep({ store, client, me, origin: base.origin, signal: ending.signal });
+    this.#upkeep = new Upkeep({ store, service, me, origin, onReplaced, signal });
     this.#outcomes = outcomes;
     this.#sealing = sealing;
-    this.#sending = new Sending({ store, client, sealing, outcomes, onTrouble, background });
+    this.#sending = new Sending({ store, service, sealing, outcomes, onTrouble, background });
     this.#receiving = new Receiving({
       store,
-      opener: new Opener(store, me),
+      opener: new Opener(store, me, { requirePq }),
       answerRekey: async (peerId, sessionId) => {
         if (await sealing.answerRekey(peerId, sessionId)) this.#sending.pump();
       },
       onPrekeysUsed: () => background(this.#upkeep.run()),
       onNotOpened: (item) => this.#problems.emit({ type: "not-opened", at: Date.now(), item }),
+      onFailed: () => this.#repairs.ask(),
+      onRetryRequest: (request, item) => this.#repairs.answer(request, item),
+      background,
+    });
+    this.#repairs = new Repairs({
+      store,
+      service,
+      me,
+      sealing,
+      refuse: (item, code) => this.#receiving.refuse(item, code),
+      answered: (item) => this.#receiving.answered(item),
+      pump: () => this.#sending.pump(),
+      onTrouble,
       background,
     });
     this.#connected.promise.catch(() => {});
@@ -135,15 +170,28 @@ export class Agent {
    *
    * Throws a `StoreError`, a `ServiceUnavailable`, `ServiceRefused` or `ClockSkew`, and the signal's reason.
    */
-  static async open({ url, storePath, key, signal }: AgentOptions): Promise<Agent> {
-    signal?.throwIfAborted();
-    const base = serviceUrl(url);
-    const store = Store.open({ path: storePath, ...(key === undefined ? {} : { key }) });
+  static async open(options: AgentOptions): Promise<Agent> {
+    options.signal?.throwIfAborted();
+    const base = serviceUrl(options.url);
+    const { storePath: path, key } = options;
+    const store = Store.open({ path, ...(key === undefined ? {} : { key }) });
+    return Agent.over(store, (me, signal) => new ServiceClient(base, me, signal), { ...options, origin: base.origin });
+  }
+
+  /**
+   * The same over a store that is open, which it closes, and any service; `origin` names that in the store.
+   * @internal
+   */
+  static async over(
+    store: Store,
+    connect: Connect,
+    { origin, requirePq = false, signal }: Pick<AgentOptions, "requirePq" | "signal"> & { readonly origin: string },
+  ): Promise<Agent> {
     const ending = new AbortController();
     try {
       const { accounts } = store;
       const me = accounts.identity() ?? (await store.commit(() => accounts.createIdentity(Date.now())));
-      const agent = new Agent(store, me, base, ending);
+      const agent = new Agent(store, me, connect(me, ending.signal), { origin, requirePq, ending });
       await abandonable(agent.#upkeep.begin(), signal);
       agent.#start();
       return agent;
@@ -225,7 +273,7 @@ export class Agent {
 
   #start(): void {
     const streaming = keepStream(
-      this.#client,
+      this.#service,
       {
         onOpen: (connection) => this.#onOpen(connection),
         onFrames: (frames) => this.#onFrames(frames),
@@ -237,8 +285,9 @@ export class Agent {
     );
     this.#streaming = streaming.catch((error) => this.#stop(stoppedBy(error)));
     this.#every(UPKEEP_INTERVAL_MS, () => this.#background(this.#upkeep.runIfDue()));
-    this.#every(ASK_INTERVAL_MS, () => this.#background(this.#outcomes.ask(this.#client)));
+    this.#every(ASK_INTERVAL_MS, () => this.#background(this.#outcomes.ask(this.#service)));
     this.#every(TIDY_INTERVAL_MS, () => this.#background(this.#upkeep.tidy()));
+    this.#every(ASK_INTERVAL_MS, () => this.#background(this.#outcomes.endUnrepaired()));
   }
 
   #every(ms: number, work: () => void): void {
@@ -248,10 +297,30 @@ export class Agent {
   #onOpen(connection: StreamConnection): void {
     this.#connection = connection;
     this.#receiving.onOpen(connection);
-    this.#sending.onOpen(connection);
+    this.#background(this.#beginSending(connection));
     this.#connected.resolve();
-    this.#background(this.#outcomes.ask(this.#client));
+    this.#repairs.ask();
+    this.#background(this.#outcomes.ask(this.#service));
     this.#background(this.#upkeep.runIfDue());
+  }
+
+  /** Nothing leaves before it is known that it does not repeat what this agent has sent already. */
+  async #beginSending(connection: StreamConnection): Promise<void> {
+    if (!this.#isStoreChecked) await this.#checkStore();
+    if (this.#connection === connection) this.#sending.onOpen(connection);
+  }
+
+  async #checkStore(): Promise<void> {
+    const ports = { store: this.#store, service: this.#service, sealing: this.#sealing };
+    try {
+      const messagesLost = await findRollback(ports);
+      this.#isStoreChecked = true;
+      if (messagesLost > 0) this.#problems.emit({ type: "store-rolled-back", at: Date.now(), messagesLost });
+    } catch (error) {
+      // A service that cannot tell does not keep mail from leaving; it is asked again on the next connection.
+      if (!(error instanceof AgentError) || error instanceof AgentStopped || error instanceof StoreError) throw error;
+      this.#problems.emit({ type: "trouble", at: Date.now(), error });
+    }
   }
 
   #onClose(): void {
@@ -274,6 +343,7 @@ export class Agent {
     for (const frame of frames) {
       if (frame.type === "accepted") this.#background(this.#sending.onAccepted(frame));
       if (frame.type === "rejected") this.#background(this.#sending.onRejected(frame));
+      if (frame.type === "notice") this.#background(this.#upkeep.run());
     }
   }
 
@@ -318,6 +388,7 @@ export class Agent {
     if (this.#ending.signal.aborted) return;
     for (const timer of this.#timers) clearInterval(timer);
     this.#sending.stop();
+    this.#repairs.stop();
     this.#receiving.stop(error);
     this.#outcomes.stop(error);
     this.#problems.end();

@@ -8,9 +8,10 @@ import type { AddressInfo } from "node:net";
 import type { Duplex } from "node:stream";
 import { verifySignature } from "http-message-sig";
 import { type WebSocket, WebSocketServer } from "ws";
-import { decodeBase64Url } from "../protocol/base64url.ts";
+import { decodeBase64Url, encodeBase64Url } from "../protocol/base64url.ts";
 import { decodeEnvelope } from "../protocol/envelope.ts";
 import { agentIdOf } from "../protocol/identity.ts";
+import { prekeyStockDigest } from "../protocol/prekey-stock.ts";
 import { nodePrimitives } from "../protocol/primitives/node.ts";
 import {
   CLOSE_SUPERSEDED,
@@ -28,7 +29,9 @@ type Json = Record<string, unknown>;
 interface Account {
   readonly identityKey: Uint8Array;
   signedPrekey: Json | null;
+  lastResortKemPrekey: Json | null;
   oneTimePrekeys: Json[];
+  kemPrekeys: Json[];
   readonly claims: Map<string, Json>;
   mailbox: ItemFrame[];
   lastSeq: number;
@@ -160,7 +163,7 @@ export class FakeService {
   }
 
   #operate(name: string, caller: string, json: Json, request: IncomingMessage): [number, Json] {
-    const { identity_key, signed_prekey, one_time_prekeys = [], messages = [] } = json;
+    const { identity_key, messages = [] } = json;
     const account = this.accounts.get(caller);
     if (name === "POST /messaging/agents") {
       const identityKey = decodeBase64Url(identity_key as string) as Uint8Array;
@@ -168,7 +171,9 @@ export class FakeService {
       this.accounts.set(caller, {
         identityKey,
         signedPrekey: null,
+        lastResortKemPrekey: null,
         oneTimePrekeys: [],
+        kemPrekeys: [],
         claims: new Map(),
         mailbox: [],
         lastSeq: 0,
@@ -177,10 +182,15 @@ export class FakeService {
       return [201, { agent_id: caller }];
     }
     if (account === undefined) return problem(401, "agent-unknown");
-    if (name === "POST /messaging/upload-prekeys") {
-      account.signedPrekey = (signed_prekey as Json | undefined) ?? account.signedPrekey;
-      account.oneTimePrekeys.push(...(one_time_prekeys as Json[]));
-      return [200, { one_time_prekeys_remaining: account.oneTimePrekeys.length }];
+    if (name === "POST /messaging/upload-prekeys") return this.#upload(account, json);
+    if (name === "GET /messaging/prekeys") return [200, stockOf(account)];
+    if (name === "GET /messaging/sessions") return [200, { sessions: this.#sentSessions(caller) }];
+    if (name === "POST /messaging/retry-requests") {
+      const { item_id, retry } = json as { item_id: string; retry: { sender_id: string } };
+      if (!this.accounts.has(retry.sender_id)) return problem(404, "recipient-unknown");
+      const body = Buffer.from(JSON.stringify(retry));
+      this.put(retry.sender_id, { kind: "retry", senderId: caller, itemId: item_id, body });
+      return [202, { item_id }];
     }
     if (name === "POST /messaging/messages/status") {
       const statuses = (messages as { message_id: string }[]).map(({ message_id }) => {
@@ -194,19 +204,54 @@ export class FakeService {
     return problem(404, "not-found");
   }
 
+  #upload(account: Account, json: Json): [number, Json] {
+    const {
+      signed_prekey,
+      last_resort_kem_prekey,
+      one_time_prekeys = [],
+      kem_prekeys = [],
+      replace = false,
+    } = json as { [name: string]: Json | undefined } & { one_time_prekeys?: Json[]; kem_prekeys?: Json[] };
+    if (replace) {
+      account.oneTimePrekeys = [];
+      account.kemPrekeys = [];
+    }
+    account.signedPrekey = signed_prekey ?? account.signedPrekey;
+    account.lastResortKemPrekey = last_resort_kem_prekey ?? account.lastResortKemPrekey;
+    account.oneTimePrekeys.push(...one_time_prekeys);
+    account.kemPrekeys.push(...kem_prekeys);
+    return [200, { one_time_prekeys_remaining: account.oneTimePrekeys.length }];
+  }
+
+  /** The latest message of this sender in each of its sessions. */
+  #sentSessions(senderId: string): Json[] {
+    const sessions = new Map<string, Json>();
+    for (const [messageId, message] of this.messages) {
+      if (message.senderId !== senderId) continue;
+      const { sessionId, recipientId, timestamp } = decodeEnvelope(message.bytes);
+      const session_id = encodeBase64Url(sessionId);
+      const last_at = new Date(timestamp).toISOString();
+      sessions.set(session_id, { peer_id: recipientId, session_id, message_id: messageId, last_at });
+    }
+    return [...sessions.values()];
+  }
+
   #claim(targetId: string, requestId: string): [number, Json] {
     const target = this.accounts.get(targetId);
     if (target === undefined) return problem(404, "recipient-unknown");
     if (target.signedPrekey === null) return problem(404, "prekeys-unavailable");
     const earlier = target.claims.get(requestId);
     const oneTime = target.oneTimePrekeys.at(0);
+    const kem = target.kemPrekeys.at(0);
     const bundle = earlier ?? {
       agent_id: targetId,
       identity_key: Buffer.from(target.identityKey).toString("base64url"),
       signed_prekey: target.signedPrekey,
       ...(oneTime !== undefined && { one_time_prekey: oneTime }),
+      kem_prekey: { ...(kem ?? target.lastResortKemPrekey), last_resort: kem === undefined },
     };
     if (earlier === undefined) target.oneTimePrekeys.shift();
+    if (earlier === undefined) target.kemPrekeys.shift();
     target.claims.set(requestId, bundle);
     return [200, { bundle, one_time_prekeys_remaining: target.oneTimePrekeys.length }];
   }
@@ -335,6 +380,26 @@ export class FakeService {
     const { recipientId } = message;
     this.send(message.senderId, [{ type: "receipt", status: told, recipientId, messageId, at: Date.now(), code }]);
   }
+}
+
+function stockOf({ signedPrekey, lastResortKemPrekey, oneTimePrekeys, kemPrekeys }: Account): Json {
+  const stocked = ({ id, public_key }: Json) => ({
+    id: id as string,
+    publicKey: decodeBase64Url(public_key as string) as Uint8Array,
+  });
+  const digest = prekeyStockDigest(nodePrimitives, {
+    signed: signedPrekey && stocked(signedPrekey),
+    lastResort: lastResortKemPrekey && stocked(lastResortKemPrekey),
+    oneTime: oneTimePrekeys.map(stocked),
+    kem: kemPrekeys.map(stocked),
+  });
+  return {
+    ...(signedPrekey && { signed_prekey: { id: signedPrekey["id"], created_at: signedPrekey["created_at"] } }),
+    ...(lastResortKemPrekey && { last_resort_kem_prekey: { id: lastResortKemPrekey["id"] } }),
+    one_time_prekeys: oneTimePrekeys.length,
+    kem_prekeys: kemPrekeys.length,
+    digest: encodeBase64Url(digest),
+  };
 }
 
 export function problem(status: number, code: string, more: Json = {}): [number, Json] {

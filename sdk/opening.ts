@@ -5,26 +5,17 @@
 import { decodeEnvelope, type Envelope } from "../protocol/envelope.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { Identity } from "../protocol/identity.ts";
-import { openEnvelope, type PrekeyLookup } from "../protocol/peer.ts";
+import { makeMessageId } from "../protocol/message-id.ts";
+import { openEnvelope, type PrekeyLookup, planRepair } from "../protocol/peer.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { type ProtocolCode, Refusal } from "../protocol/refusal.ts";
+import { isRepairable, makeRetryRequest, type RetryRequest, retryRequestFromJson } from "../protocol/retry-request.ts";
 import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import type { ItemFrame } from "../protocol/stream-frames.ts";
+import { decodeUtf8 } from "../protocol/utf8.ts";
 import { splitRepairParameter } from "./repair-parameter.ts";
 import type { ReceivedMessage } from "./store/inbox.ts";
 import type { Store } from "./store/store.ts";
-
-/**
- * Failures after which the sender can say it anew (protocol.md §4, Repair): such a message stays in the mailbox. Any other
- * refusal is one for good.
- */
-const REPAIRABLE: ReadonlySet<ProtocolCode> = new Set<ProtocolCode>([
-  "prekey-unknown",
-  "auth-failed",
-  "session-unknown",
-  "counter-too-far",
-  "message-key-gone",
-]);
 
 export type Opening =
   /** For the application. */
@@ -35,10 +26,10 @@ export type Opening =
   | { readonly type: "refused"; readonly code: ProtocolCode; readonly rekeyIn: Uint8Array | null }
   /** To be left in the mailbox: its application has it but has not succeeded yet. */
   | { readonly type: "waiting"; readonly rekeyIn: null }
-  /** To be left in the mailbox for Repair. */
+  /** To be left in the mailbox until the service has taken the request to say it anew. */
   | { readonly type: "failed"; readonly code: ProtocolCode; readonly rekeyIn: null }
-  /** A retry request: left in the mailbox, for the same reason. */
-  | { readonly type: "retry-request"; readonly rekeyIn: null };
+  /** A peer could not open one of this agent's messages: to be left in the mailbox until it was said anew. */
+  | { readonly type: "retry-request"; readonly request: RetryRequest; readonly rekeyIn: null };
 
 export class Opener {
   readonly #store: Store;
@@ -46,31 +37,30 @@ export class Opener {
   readonly #prekeys: PrekeyLookup;
   #usedPrekeysCount = 0;
 
-  constructor(store: Store, me: Identity) {
+  /** `requirePq`: nothing below suite 2 is accepted, whatever this agent has published. */
+  constructor(store: Store, me: Identity, { requirePq }: { readonly requirePq: boolean }) {
     this.#store = store;
     this.#me = me;
     this.#prekeys = {
       signedPrekey: (id) => store.prekeys.find("signed", id),
       oneTimePrekey: (id) => store.prekeys.find("one-time", id),
-      kemPrekey: () => null,
-      kemPublished: false,
+      kemPrekey: (id) => store.prekeys.findKem(id),
+      get kemPublished() {
+        return requirePq || store.prekeys.kemPublished();
+      },
     };
   }
 
   /** Only in a transaction. */
   open(item: ItemFrame): Opening {
-    if (item.kind === "retry") return { type: "retry-request", rekeyIn: null };
+    if (item.kind === "retry") return this.#openRequest(item, Date.now());
     const outcome = this.#store.inbox.outcome(item.senderId, item.itemId);
     if (outcome === "handled") return ANSWERED;
     if (outcome === "waiting") return { type: "waiting", rekeyIn: null };
-    if (outcome !== null) return { type: "refused", code: outcome, rekeyIn: null };
-    try {
-      return this.#openNew(item, envelopeOf(item), Date.now());
-    } catch (error) {
-      if (!(error instanceof Refusal)) throw error;
-      const { code } = error as Refusal<ProtocolCode>;
-      return { type: REPAIRABLE.has(code) ? "failed" : "refused", code, rekeyIn: null };
-    }
+    if (outcome !== null) return refused(outcome);
+    const failed = this.#store.failed.find(item.senderId, item.itemId);
+    if (failed !== null) return { type: failed.isAsking ? "failed" : "refused", code: failed.code, rekeyIn: null };
+    return this.#openMessage(item, Date.now());
   }
 
   /** Were at least so many one-time prekeys used since it last said so? */
@@ -78,6 +68,37 @@ export class Opener {
     if (this.#usedPrekeysCount < countMin) return false;
     this.#usedPrekeysCount = 0;
     return true;
+  }
+
+  #openMessage(item: ItemFrame, now: number): Opening {
+    let envelope: Envelope | null = null;
+    try {
+      envelope = envelopeOf(item);
+      return this.#openNew(item, envelope, now);
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      const { code } = error as Refusal<ProtocolCode>;
+      if (envelope === null || !isRepairable(code)) return refused(code);
+      const request = makeRetryRequest(nodePrimitives, this.#me, envelope, now);
+      const requestId = makeMessageId(now, nodeRandom);
+      this.#store.failed.add({ senderId: item.senderId, itemId: item.itemId, code, requestId, request }, now);
+      return { type: "failed", code, rekeyIn: null };
+    }
+  }
+
+  /** A request for what has ended, or was never said, is done with. */
+  #openRequest({ senderId, body }: ItemFrame, now: number): Opening {
+    try {
+      const request = retryRequestFromBytes(body);
+      if (request.recipientId !== senderId) throw new Refusal("malformed");
+      const { outbox, peers } = this.#store;
+      if (outbox.repairable(request.messageId)?.recipientId !== senderId) return ANSWERED;
+      planRepair(nodePrimitives, this.#me, peers.get(senderId), request, now);
+      return { type: "retry-request", request, rekeyIn: null };
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      return refused((error as Refusal<ProtocolCode>).code);
+    }
   }
 
   #openNew(item: ItemFrame, envelope: Envelope, now: number): Opening {
@@ -128,6 +149,22 @@ export class Opener {
 }
 
 const ANSWERED: Opening = { type: "answered", rekeyIn: null };
+
+function refused(code: ProtocolCode): Opening {
+  return { type: "refused", code, rekeyIn: null };
+}
+
+/** Refuses `malformed`. */
+function retryRequestFromBytes(body: Uint8Array): RetryRequest {
+  const text = decodeUtf8(body);
+  let json: unknown;
+  try {
+    json = JSON.parse(text ?? "");
+  } catch {
+    throw new Refusal("malformed");
+  }
+  return retryRequestFromJson(json);
+}
 
 /** Refuses (`malformed`) what is not the envelope of its item. */
 function envelopeOf({ body, senderId, itemId }: ItemFrame): Envelope {

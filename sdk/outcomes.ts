@@ -4,11 +4,12 @@
  * It comes from answers to batches, from receipts and from asking, in any order and repeatedly; each step forward is told once.
  */
 
+import { isRepairable } from "../protocol/retry-request.ts";
 import { Channel } from "./channel.ts";
 import { AgentError, MessageDiscarded, SendRejected } from "./errors.ts";
 import { abandonable } from "./patience.ts";
-import type { MessageOutcome, ServiceClient } from "./service-client.ts";
-import type { OutboxState } from "./store/outbox.ts";
+import type { MessageOutcome, Service } from "./service.ts";
+import type { Moved, OutboxState } from "./store/outbox.ts";
 import type { Store } from "./store/store.ts";
 
 /** One call asks for as many as the service takes. */
@@ -54,6 +55,7 @@ const FAILED: ReadonlySet<OutboxState> = new Set(["discarded", "rejected"]);
 export class Outcomes {
   readonly receipts = new Channel<Receipt>({ bufferedMax: RECEIPTS_BUFFERED_MAX, replayedMax: 0 });
   readonly #store: Store;
+  /** By the first message that said what is waited for. */
   readonly #waiters = new Map<string, Waiter[]>();
   #stopped: unknown = null;
 
@@ -65,16 +67,31 @@ export class Outcomes {
   async record(outcomes: readonly Outcome[]): Promise<void> {
     if (outcomes.length === 0) return;
     const at = Date.now();
-    const moved = await this.#store.commit(() =>
-      outcomes.map(({ messageId, state, code = null }) => this.#store.outbox.move(messageId, state, { at, code })),
-    );
-    for (const [index, { messageId, state, code = null }] of outcomes.entries()) {
-      const row = moved[index] ?? null;
-      if (row === null) continue;
-      this.#settle(messageId, state);
-      if (state === "accepted" || state === "rejected" || row.isControl) continue;
-      this.receipts.emit({ messageId, recipientId: row.recipientId, state, code, at });
-    }
+    const moved = await this.#store.commit(() => outcomes.map((outcome) => this.#move(outcome, at)));
+    for (const [index, { state, code = null }] of outcomes.entries()) this.#tell(moved[index] ?? null, state, code, at);
+  }
+
+  /** Ends the messages that their recipients could not open and for which no request came. */
+  async endUnrepaired(): Promise<void> {
+    const at = Date.now();
+    const ended = await this.#store.commit(() => this.#store.outbox.endUnrepaired(at));
+    for (const { moved, code } of ended) this.#tell(moved, "discarded", code, at);
+  }
+
+  /** Null when nothing has moved: also for what its recipient could not open, and will ask for. */
+  #move({ messageId, state, code = null }: Outcome, at: number): Moved | null {
+    const { outbox } = this.#store;
+    const isAwaited =
+      state === "discarded" && code !== null && isRepairable(code) && outbox.awaitRepair(messageId, { at, code });
+    return isAwaited ? null : outbox.move(messageId, state, { at, code });
+  }
+
+  #tell(moved: Moved | null, state: Outcome["state"], code: string | null, at: number): void {
+    if (moved === null) return;
+    const { firstId: messageId, recipientId, isControl } = moved;
+    this.#settle(messageId, state);
+    if (state === "accepted" || state === "rejected" || isControl) return;
+    this.receipts.emit({ messageId, recipientId, state, code, at });
   }
 
   /** Rejects with `SendRejected` or `MessageDiscarded` when it will not be reached, with the signal's reason, and when the agent stops. */
@@ -102,23 +119,15 @@ export class Outcomes {
     });
   }
 
-  /** Who waits for `from` waits for `to` now, which says the same. */
-  follow(from: string, to: string): void {
-    const waiters = this.#waiters.get(from);
-    if (waiters === undefined) return;
-    this.#waiters.delete(from);
-    this.#waiters.set(to, waiters);
-  }
-
   /** Asks for every message whose end is not known: receipts are not repeated for who was away. */
-  async ask(client: ServiceClient): Promise<void> {
+  async ask(service: Service): Promise<void> {
     let afterN = 0;
     for (;;) {
       const asked = this.#store.outbox.unanswered(afterN, ASKED_MAX);
       const last = asked.at(-1);
       if (last === undefined) return;
       await this.askFor(
-        client,
+        service,
         asked.map(({ messageId }) => messageId),
       );
       afterN = last.n;
@@ -126,8 +135,8 @@ export class Outcomes {
   }
 
   /** At most 100. The ids that the service does not know. */
-  async askFor(client: ServiceClient, messageIds: readonly string[]): Promise<string[]> {
-    const answers = await client.messageOutcomes(messageIds);
+  async askFor(service: Service, messageIds: readonly string[]): Promise<string[]> {
+    const answers = await service.messageOutcomes(messageIds);
     const known = new Set(answers.map(({ messageId }) => messageId));
     await this.record(answers.map(({ messageId, status, code }) => ({ messageId, ...stateOf(status, code) })));
     return messageIds.filter((messageId) => !known.has(messageId));

@@ -30,12 +30,17 @@ export class Backoff {
   /** Milliseconds to wait after one more failure, at least `askedMs`. */
   next(askedMs = 0): number {
     const ceiling = Math.min(this.#lastMs, this.#firstMs * 2 ** this.#failures++);
-    return askedMs + ceiling * (0.1 + 0.9 * Math.random());
+    return askedMs + ceiling * 0.1 + jitter(ceiling * 0.9);
   }
 
   reset(): void {
     this.#failures = 0;
   }
+}
+
+/** A random part of `ms`: so that many that wait for the same thing do not come back in step. */
+export function jitter(ms: number): number {
+  return ms * Math.random();
 }
 
 /** Settles like `promise`, or rejects with the signal's reason if that comes first; the promise goes on by itself. */

@@ -1,5 +1,6 @@
 /** Problem documents (RFC 9457) as the service gives them, in an answer or in a frame. What is missing or of another type is taken as absent. */
 import { parseTimestamp } from "../protocol/timestamp.ts";
+import { type AgentError, ClockSkew, ServiceRefused, ServiceUnavailable } from "./errors.ts";
 
 /** What is wrong with one envelope of a call. */
 export interface EnvelopeFault {
@@ -48,4 +49,26 @@ function readFault(json: unknown): EnvelopeFault[] {
   const { pointer, code } = (typeof json === "object" && json !== null ? json : {}) as Record<string, unknown>;
   const index = typeof pointer === "string" ? POINTER.exec(pointer)?.[1] : undefined;
   return index === undefined ? [] : [{ index: Number(index), code: isCode(code) ? code : "malformed" }];
+}
+
+/** What must be known of an answer that is not 2xx. */
+export interface AnswerHead {
+  readonly status: number;
+  readonly date: string | null;
+  readonly retryAfter: string | null;
+}
+
+/** The error that an answer means. */
+export function refusedBy(problem: Problem, { status, date, retryAfter }: AnswerHead): AgentError {
+  if (problem.code === "signature-expired") {
+    return new ClockSkew(Date.now(), problem.serverTime ?? (date === null ? null : Date.parse(date)));
+  }
+  if (status >= 500 || status === 429 || problem.code === "sign-again") {
+    const seconds = retryAfter === null ? Number.NaN : Number(retryAfter);
+    return new ServiceUnavailable({
+      cause: new ServiceRefused(problem),
+      retryAfterMs: Number.isFinite(seconds) ? seconds * 1000 : null,
+    });
+  }
+  return new ServiceRefused(problem);
 }

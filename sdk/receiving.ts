@@ -4,13 +4,16 @@
  * A message is acknowledged when the application is done with it, and only then; until that it lies in the store, and the mailbox keeps
  * it too. The service sends at most 256 unanswered ones: an application that is slow slows the stream and fills nothing.
  */
+
+import type { ProtocolCode } from "../protocol/refusal.ts";
+import type { RetryRequest } from "../protocol/retry-request.ts";
 import { ACK_ITEMS_MAX, type ItemFrame, type StreamItemId } from "../protocol/stream-frames.ts";
 import { AgentError } from "./errors.ts";
 import { InboxMessage } from "./message.ts";
 import type { Opener, Opening } from "./opening.ts";
+import type { StreamConnection } from "./service.ts";
 import type { ReceivedMessage } from "./store/inbox.ts";
 import type { Store } from "./store/store.ts";
-import type { StreamConnection } from "./stream-connection.ts";
 
 /**
  * Time for the application to say something itself, which answers a rekey request as well. Longer, and a fast sender reaches the end of
@@ -32,9 +35,9 @@ export interface NotOpened {
   readonly senderId: string;
   readonly itemId: string;
   readonly seq: number;
-  /** A code of the protocol; `retry-request` for a retry request, which this version does not answer. */
+  /** A code of the protocol. */
   readonly code: string;
-  /** Was it refused for good? Otherwise it stays in the mailbox. */
+  /** Will it never come? Otherwise its sender is asked to say it anew. */
   readonly isRefused: boolean;
 }
 
@@ -43,6 +46,9 @@ interface ReceivingPorts {
   readonly opener: Opener;
   readonly answerRekey: (peerId: string, sessionId: Uint8Array) => Promise<void>;
   readonly onNotOpened: (item: NotOpened) => void;
+  /** A request to say a message anew is stored. */
+  readonly onFailed: () => void;
+  readonly onRetryRequest: (request: RetryRequest, item: StreamItemId) => void;
   /** So many one-time prekeys were used that the service may need more. */
   readonly onPrekeysUsed: () => void;
   /** For what nobody awaits. */
@@ -125,6 +131,16 @@ export class Receiving {
     this.#wake();
   }
 
+  /** A retry request is done with. */
+  answered(item: StreamItemId): void {
+    this.#ack(item);
+  }
+
+  /** This message will not open, and its successor is asked for. */
+  refuse(item: StreamItemId, code: ProtocolCode): void {
+    this.#connection?.send([{ type: "refuse", code, ...item }]);
+  }
+
   /** Sends the answers that are ready without waiting for more. */
   flush(): void {
     if (this.#ackScheduled !== null) clearImmediate(this.#ackScheduled);
@@ -145,18 +161,18 @@ export class Receiving {
         this.#ack({ senderId, itemId });
         break;
       case "refused":
-      case "failed": {
-        const isRefused = opening.type === "refused" || !this.#leave(item);
-        if (isRefused) connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
-        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused });
+        connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
+        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: true });
         break;
-      }
-      case "retry-request": {
-        const isRefused = !this.#leave(item);
-        if (isRefused) this.#ack({ senderId, itemId });
-        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.type, isRefused });
+      case "failed":
+        // Its request is stored: the item is not needed for it.
+        if (!this.#leave(item)) connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
+        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: false });
+        this.#ports.onFailed();
         break;
-      }
+      case "retry-request":
+        this.#ports.onRetryRequest(opening.request, { senderId, itemId });
+        break;
       case "waiting":
         break;
     }

@@ -5,6 +5,9 @@
  */
 import { isUuid } from "../protocol/uuid.ts";
 
+/** What it adds to a content type: `; in-repair-of=` and a UUID. */
+export const REPAIR_PARAMETER_BYTES = 15 + 36;
+
 const PARAMETER = /; ?in-repair-of=([^;]*)$/;
 
 export function withRepairParameter(contentType: string, firstMessageId: string): string {

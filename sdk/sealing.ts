@@ -8,49 +8,87 @@
 import { encodeEnvelope } from "../protocol/envelope.ts";
 import { padme } from "../protocol/frame.ts";
 import { type Identity, isAgentId } from "../protocol/identity.ts";
-import { CIPHERTEXT_BYTES_MAX } from "../protocol/limits.ts";
+import { BUNDLE_AGE_MS_MAX, CIPHERTEXT_BYTES_MAX, REPAIRS_MAX } from "../protocol/limits.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
-import { initiate, type Peer, type Sealed, sealMessage, sealRekeyAnswer, sendingSession } from "../protocol/peer.ts";
+import {
+  initiate,
+  lastingSession,
+  type Peer,
+  planRepair,
+  type Sealed,
+  sealMessage,
+  sealRekeyAnswer,
+  sendingSession,
+} from "../protocol/peer.ts";
 import type { Bundle } from "../protocol/prekeys.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import type { RetryRequest } from "../protocol/retry-request.ts";
 import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import { encodeUtf8 } from "../protocol/utf8.ts";
 import { SendRejected, ServiceRefused, ServiceUnavailable } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
-import type { ServiceClient } from "./service-client.ts";
+import { REPAIR_PARAMETER_BYTES, withRepairParameter } from "./repair-parameter.ts";
+import type { Service } from "./service.ts";
 import type { Content } from "./store/content.ts";
+import type { RepairOf } from "./store/outbox.ts";
 import type { Store } from "./store/store.ts";
 
 const CLAIM_RETRY_MS = { firstMs: 250, lastMs: 10_000 };
 
+/** A long chain whose peer has no bundle to give goes on for so long before another is asked for: a claim for every message would double its way. */
+const NO_BUNDLE_MS = 60_000;
+
 /** `u8(1) ‖ lp(content_type) ‖ u32(length of body)` without the content type. */
 const FRAME_HEAD_BYTES = 1 + 2 + 4;
 
+const REKEY: Content = { contentType: REKEY_CONTENT_TYPE, body: new Uint8Array(0) };
+
 interface SealingPorts {
   readonly store: Store;
-  readonly client: ServiceClient;
+  readonly service: Service;
   readonly me: Identity;
+  /** Nothing below suite 2. */
+  readonly requirePq: boolean;
   /** Ends the waiting for bundles. */
   readonly signal: AbortSignal;
 }
 
+/** What is said, and in whose place. */
+interface Saying {
+  readonly content: Content;
+  readonly isControl: boolean;
+  readonly repairs: RepairOf | null;
+  /** The message that ends with it. */
+  readonly replaces: string | null;
+}
+
 interface Job {
   readonly recipientId: string;
-  readonly content: Content;
+  /** Asked in the transaction that seals; null: there is nothing to say (any more). */
+  readonly say: () => Saying | null;
+  /** The peer's request that it answers. */
+  readonly retry: RetryRequest | null;
   readonly signal: AbortSignal | undefined;
-  /** Runs in the transaction that stores the message. */
-  readonly alongside: (messageId: string) => void;
-  readonly resolve: (messageId: string) => void;
+  /** The message id; null when there was nothing to say. */
+  readonly resolve: (messageId: string | null) => void;
   readonly reject: (error: unknown) => void;
+}
+
+interface ClaimedBundle {
+  readonly bundle: Bundle;
+  /** Milliseconds. */
+  readonly claimedAt: number;
 }
 
 export class Sealing {
   readonly #ports: SealingPorts;
   /** Claimed, and not used yet. */
-  readonly #bundles = new Map<string, Bundle>();
+  readonly #bundles = new Map<string, ClaimedBundle>();
   /** What waits for a bundle, by peer, in order. */
   readonly #waiting = new Map<string, Job[]>();
+  /** Peers of whom no bundle could be had, until when (milliseconds). */
+  readonly #noBundleUntil = new Map<string, number>();
 
   constructor(ports: SealingPorts) {
     this.#ports = ports;
@@ -59,17 +97,27 @@ export class Sealing {
   /**
    * Resolves to the message id when the envelope is stored. Rejects with `SendRejected`, `StoreError`, or the reason of a signal that aborted before.
    */
-  seal(
-    recipientId: string,
-    content: Content,
-    { signal, alongside = () => {} }: { signal?: AbortSignal; alongside?: (messageId: string) => void } = {},
-  ): Promise<string> {
+  seal(recipientId: string, content: Content, { signal }: { signal?: AbortSignal } = {}): Promise<string> {
     return new Promise((resolve, reject) => {
       checkSendable(this.#ports.me, recipientId, content);
-      const job: Job = { recipientId, content, signal, alongside, resolve, reject };
-      const waiting = this.#waiting.get(recipientId);
-      if (waiting === undefined) this.#store(job);
-      else waiting.push(job);
+      const saying: Saying = { content, isControl: false, repairs: null, replaces: null };
+      const sealed = (messageId: string | null) => {
+        if (messageId !== null) resolve(messageId);
+      };
+      this.#take({ recipientId, say: () => saying, retry: null, signal, resolve: sealed, reject });
+    });
+  }
+
+  /**
+   * Says the content of a message that has not ended under a new id, and ends the old one (protocol.md §4): because its recipient asks for it, in a new
+   * session if the request is about the current one, or (`retry` null) because the service may not take the old id any more.
+   *
+   * Resolves to the new id; to null when there is nothing (more) to say: it has ended, or was said anew five times. Rejects as `seal` does.
+   */
+  sealAnew(recipientId: string, messageId: string, retry: RetryRequest | null): Promise<string | null> {
+    return new Promise((resolve, reject) => {
+      const say = () => this.#anew(recipientId, messageId, retry);
+      this.#take({ recipientId, say, retry, signal: undefined, resolve, reject });
     });
   }
 
@@ -83,9 +131,15 @@ export class Sealing {
       const messageId = makeMessageId(now, nodeRandom);
       const sealed = sealRekeyAnswer(nodePrimitives, me, peer, { sessionId, messageId }, { now, random: nodeRandom });
       if (sealed === null) return false;
-      this.#keep(sealed, { contentType: REKEY_CONTENT_TYPE, body: new Uint8Array(0) }, now);
+      this.#keep(sealed, { content: REKEY, isControl: true, repairs: null, replaces: null }, now);
       return true;
     });
+  }
+
+  #take(job: Job): void {
+    const waiting = this.#waiting.get(job.recipientId);
+    if (waiting === undefined) this.#store(job);
+    else waiting.push(job);
   }
 
   #store(job: Job): void {
@@ -93,44 +147,82 @@ export class Sealing {
       .commit(() => this.#sealNow(job))
       .then(
         (messageId) => {
-          if (messageId === null) this.#awaitBundle(job);
+          if (messageId === undefined) this.#awaitBundle(job);
           else job.resolve(messageId);
         },
         (error) => this.#refuse(job, error),
       );
   }
 
-  /** In a transaction. Null when a bundle is needed first. */
-  #sealNow({ recipientId, content, signal, alongside }: Job): string | null {
+  /** In a transaction. Null when there is nothing to say; undefined when a bundle is needed first. */
+  #sealNow(job: Job): string | null | undefined {
+    const { recipientId, signal } = job;
     signal?.throwIfAborted();
+    const saying = job.say();
+    if (saying === null) return null;
     const { store, me } = this.#ports;
     const now = Date.now();
     const clock = { now, random: nodeRandom };
-    let peer = store.peers.get(recipientId);
-    if (sendingSession(peer, now) === null) {
-      const bundle = this.#bundles.get(recipientId);
-      if (bundle === undefined) return null;
+    const known = store.peers.get(recipientId);
+    const start = this.#startFor(job, known, now);
+    // A control message is said anew only to tell the peer of a new session.
+    if (saying.isControl && start === null) return null;
+    let peer = known;
+    if (start !== null) {
+      const claimed = this.#bundles.get(recipientId);
       this.#bundles.delete(recipientId);
-      peer = initiate(nodePrimitives, me, peer, bundle, clock);
+      if (claimed === undefined || now - claimed.claimedAt > BUNDLE_AGE_MS_MAX) return undefined;
+      peer = initiate(nodePrimitives, me, known, claimed.bundle, {
+        ...clock,
+        ...start,
+        requirePq: this.#ports.requirePq,
+      });
       store.accounts.endClaim(recipientId);
     }
     const messageId = makeMessageId(now, nodeRandom);
-    this.#keep(sealMessage(nodePrimitives, me, peer, { messageId, ...content }, clock), content, now);
-    alongside(messageId);
+    this.#keep(sealMessage(nodePrimitives, me, peer, { messageId, ...saying.content }, clock), saying, now);
     return messageId;
   }
 
-  #keep({ peer, envelope }: Sealed, content: Content, now: number): void {
+  /** How to begin a session first; null where there is one to send in. */
+  #startFor({ recipientId, retry }: Job, peer: Peer, now: number): { readonly repaired?: Uint8Array } | null {
+    if (retry !== null && planRepair(nodePrimitives, this.#ports.me, peer, retry, now) === "new-session") {
+      return { repaired: retry.sessionId };
+    }
+    if (sendingSession(peer, now) !== null) return null;
+    const isWithout = now < (this.#noBundleUntil.get(recipientId) ?? 0);
+    return isWithout && lastingSession(peer, now) !== null ? null : {};
+  }
+
+  #anew(recipientId: string, messageId: string, retry: RetryRequest | null): Saying | null {
+    const found = this.#ports.store.outbox.repairable(messageId);
+    if (found === null || found.recipientId !== recipientId) return null;
+    if (found.isControl) return { content: REKEY, isControl: true, repairs: null, replaces: messageId };
+    const { firstId, count } = found.repairs ?? { firstId: messageId, count: 0 };
+    if (retry !== null && count >= REPAIRS_MAX) return null;
+    const contentType = withRepairParameter(found.content.contentType, firstId);
+    return {
+      content: { contentType, body: found.content.body },
+      isControl: false,
+      repairs: { firstId, count: count + 1 },
+      replaces: messageId,
+    };
+  }
+
+  #keep({ peer, envelope }: Sealed, { content, isControl, repairs, replaces }: Saying, now: number): void {
     const { store } = this.#ports;
+    const { messageId, recipientId } = envelope;
     store.peers.put(peer);
     store.outbox.add({
-      messageId: envelope.messageId,
-      recipientId: envelope.recipientId,
+      messageId,
+      recipientId,
       createdAt: now,
       envelope: encodeEnvelope(envelope),
       content,
-      isControl: content.contentType === REKEY_CONTENT_TYPE,
+      isControl,
+      repairs,
     });
+    if (replaces !== null) store.outbox.replaceBy(replaces, messageId, now);
   }
 
   /** A refusal here is one of the bundle: it is not used again. */
@@ -143,7 +235,7 @@ export class Sealing {
     const rejected = new SendRejected(error.code, { messageId: null, recipientId, cause: error });
     this.#ports.store
       .commit(() => this.#ports.store.accounts.endClaim(recipientId))
-      .then(() => job.reject(rejected), job.reject);
+      .then(() => this.#goOnWithout([job], rejected), job.reject);
   }
 
   #awaitBundle(job: Job): void {
@@ -156,27 +248,40 @@ export class Sealing {
     this.#waiting.set(job.recipientId, jobs);
     this.#claim(job.recipientId, jobs).then(
       (bundle) => {
-        this.#bundles.set(job.recipientId, bundle);
+        this.#bundles.set(job.recipientId, { bundle, claimedAt: Date.now() });
         this.#waiting.delete(job.recipientId);
         for (const waiter of jobs) this.#store(waiter);
       },
       (error) => {
         this.#waiting.delete(job.recipientId);
-        for (const waiter of jobs) waiter.reject(rejectionBy(error, job.recipientId));
+        this.#goOnWithout(jobs, rejectionBy(error, job.recipientId));
       },
     );
   }
 
-  /** While the service is away, tries again for as long as somebody waits. */
+  /** No bundle can be had: a long chain goes on (protocol.md §4); whatever has no session to go on in is rejected. */
+  #goOnWithout(jobs: readonly Job[], rejection: unknown): void {
+    const now = Date.now();
+    for (const job of jobs) {
+      const { recipientId, retry } = job;
+      const canGoOn = retry === null && lastingSession(this.#ports.store.peers.get(recipientId), now) !== null;
+      if (canGoOn) this.#noBundleUntil.set(recipientId, now + NO_BUNDLE_MS);
+      if (canGoOn) this.#store(job);
+      else job.reject(rejection);
+    }
+  }
+
+  /** While the service is away, tries again for as long as somebody waits who has no session to go on in. */
   async #claim(recipientId: string, jobs: readonly Job[]): Promise<Bundle> {
-    const { store, client, signal } = this.#ports;
+    const { store, service, signal } = this.#ports;
     const backoff = new Backoff(CLAIM_RETRY_MS);
     const requestId = await store.commit(() => store.accounts.claim(recipientId, Date.now()));
     for (;;) {
       try {
-        return await client.claimBundle(recipientId, requestId);
+        return await service.claimBundle(recipientId, requestId);
       } catch (error) {
         if (!(error instanceof ServiceUnavailable)) throw error;
+        if (lastingSession(store.peers.get(recipientId), Date.now()) !== null) throw error;
         await delay(backoff.next(error.retryAfterMs ?? 0), signal);
         const aborted = jobs.every((job) => job.signal?.aborted);
         if (aborted) throw error;
@@ -198,7 +303,9 @@ function checkSendable(me: Identity, recipientId: string, { contentType, body }:
   if (recipientId === me.agentId) throw reject("recipient-is-self");
   const type = encodeUtf8(contentType);
   if (type === null || type.length > 0xffff) throw reject("content-type-malformed");
-  const isTooLarge = padme(FRAME_HEAD_BYTES + type.length + body.length) > CIPHERTEXT_BYTES_MAX;
+  // It may have to be said anew, and must not be too large then.
+  const frameBytes = FRAME_HEAD_BYTES + type.length + REPAIR_PARAMETER_BYTES + body.length;
+  const isTooLarge = padme(frameBytes) > CIPHERTEXT_BYTES_MAX;
   if (isTooLarge) throw reject("content-too-large");
 }
 

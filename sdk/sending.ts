@@ -10,12 +10,10 @@ import { AgentError, AgentStopped, SendRejected } from "./errors.ts";
 import type { Outcome, Outcomes } from "./outcomes.ts";
 import { Backoff } from "./patience.ts";
 import { readProblem } from "./problem.ts";
-import { withRepairParameter } from "./repair-parameter.ts";
 import type { Sealing } from "./sealing.ts";
-import type { ServiceClient } from "./service-client.ts";
+import type { Service, StreamConnection } from "./service.ts";
 import type { PendingEnvelope } from "./store/outbox.ts";
 import type { Store } from "./store/store.ts";
-import type { StreamConnection } from "./stream-connection.ts";
 
 /** Bytes of one batch: enough that 100 ordinary messages go together, and little enough that a lost batch costs little. */
 const BATCH_BYTES_MAX = 1_048_576;
@@ -35,8 +33,8 @@ const AGENT_CODES: ReadonlySet<string> = new Set(["agent-suspended", "agent-unkn
 
 interface SendingPorts {
   readonly store: Store;
-  readonly client: ServiceClient;
-  readonly sealing: Sealing;
+  readonly service: Service;
+  readonly sealing: Pick<Sealing, "sealAnew">;
   readonly outcomes: Outcomes;
   readonly onTrouble: (error: AgentError) => void;
   /** For what nobody awaits: a rejection stops the agent. */
@@ -152,12 +150,12 @@ export class Sending {
    * one of the two arrives as a message of its own.
    */
   async #giveUp(old: readonly PendingEnvelope[]): Promise<void> {
-    const { client, outcomes } = this.#ports;
+    const { service, outcomes } = this.#ports;
     this.#isGivingUp = true;
     try {
       const unknown = new Set(
         await outcomes.askFor(
-          client,
+          service,
           old.map(({ messageId }) => messageId),
         ),
       );
@@ -172,22 +170,16 @@ export class Sending {
     this.pump();
   }
 
-  async #sayAnew({ messageId: old, recipientId }: PendingEnvelope): Promise<void> {
-    const { store, sealing, outcomes } = this.#ports;
-    const content = store.outbox.content(old);
-    const at = Date.now();
-    const endOld = () => void store.outbox.move(old, "rejected", { at, code: TOO_OLD });
-    if (content === null) {
-      await outcomes.record([{ messageId: old, state: "rejected", code: TOO_OLD }]);
-      return;
-    }
-    const anew = { contentType: withRepairParameter(content.contentType, old), body: content.body };
+  async #sayAnew({ messageId, recipientId }: PendingEnvelope): Promise<void> {
+    const { sealing, outcomes } = this.#ports;
+    let code = TOO_OLD;
     try {
-      outcomes.follow(old, await sealing.seal(recipientId, anew, { alongside: endOld }));
+      if ((await sealing.sealAnew(recipientId, messageId, null)) !== null) return;
     } catch (error) {
       if (!(error instanceof SendRejected) || error.retryable) throw error;
-      await outcomes.record([{ messageId: old, state: "rejected", code: error.code }]);
+      code = error.code;
     }
+    await outcomes.record([{ messageId, state: "rejected", code }]);
   }
 
   #take(id: number): Batch | null {

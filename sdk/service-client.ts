@@ -5,46 +5,43 @@
  * Throws `ServiceUnavailable` (try again), `ServiceRefused`, `ClockSkew`, and the signal's reason.
  */
 import { encodeBase64Url } from "../protocol/base64url.ts";
+import { SESSION_ID_BYTES } from "../protocol/envelope.ts";
 import type { Identity } from "../protocol/identity.ts";
-import {
-  type Bundle,
-  bundleFromJson,
-  type OneTimePrekey,
-  oneTimePrekeyToJson,
-  type SignedPrekey,
-  signedPrekeyToJson,
-} from "../protocol/prekeys.ts";
+import { JsonReader } from "../protocol/json-reader.ts";
+import { type Bundle, bundleFromJson, oneTimePrekeyToJson, signedPrekeyToJson } from "../protocol/prekeys.ts";
 import { Refusal } from "../protocol/refusal.ts";
-import { AgentError, ClockSkew, ServiceRefused, ServiceUnavailable } from "./errors.ts";
-import { readProblem } from "./problem.ts";
+import { type RetryRequest, retryRequestToJson } from "../protocol/retry-request.ts";
+import { AgentError, ServiceRefused, ServiceUnavailable } from "./errors.ts";
+import { type AnswerHead, readProblem, refusedBy } from "./problem.ts";
 import { signRequest } from "./request-signature.ts";
+import type {
+  HeldPrekeys,
+  MessageOutcome,
+  PrekeyUpload,
+  SentSession,
+  SentSessionsPage,
+  Service,
+  StreamHandlers,
+} from "./service.ts";
+import { openStream } from "./stream-connection.ts";
 
 /** Slower answers are taken for none: everything asked here takes milliseconds. */
 const ANSWER_MS_MAX = 15_000;
 const SIGNINGS_MAX = 3;
 
-interface Upload {
-  readonly signedPrekey: SignedPrekey;
-  /** At most 200. */
-  readonly oneTimePrekeys: readonly OneTimePrekey[];
-}
-
 const STATUSES = ["queued", "delivered", "acknowledged", "refused", "evicted", "expired", "deleted"] as const;
 
-export interface MessageOutcome {
-  readonly messageId: string;
-  readonly status: (typeof STATUSES)[number];
-  readonly code: string | null;
-}
+const DIGEST_BYTES = 32;
 
 interface Call {
   readonly method: "GET" | "POST";
   readonly path: string;
+  readonly query?: Readonly<Record<string, string>>;
   readonly json?: unknown;
   readonly headers?: Record<string, string>;
 }
 
-export class ServiceClient {
+export class ServiceClient implements Service {
   readonly #base: URL;
   readonly #me: Identity;
   readonly #signal: AbortSignal;
@@ -56,27 +53,26 @@ export class ServiceClient {
     this.#signal = signal;
   }
 
-  /** Where the stream is, with fresh signature headers. */
-  streamRequest(): { url: URL; headers: Record<string, string> } {
-    const url = this.#url("/messaging/stream");
-    const headers = signRequest(this.#me, { method: "GET", url, body: null, now: Date.now() });
-    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
-    return { url, headers };
-  }
-
   async register(): Promise<void> {
     const json = { identity_key: encodeBase64Url(this.#me.signing.publicKey), custody: "agent" };
     await this.#call({ method: "POST", path: "/messaging/agents", json });
   }
 
-  /** One-time prekeys the service has left to hand out. */
-  async uploadPrekeys({ signedPrekey, oneTimePrekeys }: Upload): Promise<number> {
+  async uploadPrekeys(upload: PrekeyUpload): Promise<void> {
+    const { signedPrekey, lastResortKemPrekey, oneTimePrekeys, kemPrekeys, replace } = upload;
     const json = {
       signed_prekey: signedPrekeyToJson(signedPrekey),
+      last_resort_kem_prekey: signedPrekeyToJson(lastResortKemPrekey),
       ...(oneTimePrekeys.length > 0 && { one_time_prekeys: oneTimePrekeys.map(oneTimePrekeyToJson) }),
+      ...(kemPrekeys.length > 0 && { kem_prekeys: kemPrekeys.map(signedPrekeyToJson) }),
+      ...(replace && { replace }),
     };
-    const answer = await this.#call({ method: "POST", path: "/messaging/upload-prekeys", json });
-    return numberIn(answer, "one_time_prekeys_remaining");
+    await this.#call({ method: "POST", path: "/messaging/upload-prekeys", json });
+  }
+
+  async prekeyStock(): Promise<HeldPrekeys> {
+    const answer = await this.#call({ method: "GET", path: "/messaging/prekeys" });
+    return understood(() => readStock(new JsonReader(answer)));
   }
 
   /** Not checked. The same request id gives the same bundle. */
@@ -86,12 +82,7 @@ export class ServiceClient {
       path: `/messaging/prekeys/${agentId}`,
       headers: { "idempotency-key": requestId },
     });
-    try {
-      return bundleFromJson(memberOf(answer, "bundle"));
-    } catch (error) {
-      if (error instanceof Refusal) throw notUnderstood(error);
-      throw error;
-    }
+    return understood(() => bundleFromJson(memberOf(answer, "bundle")));
   }
 
   /** What became of messages of this agent, of at most 100; those that the service does not know are missing. */
@@ -109,6 +100,29 @@ export class ServiceClient {
     }
   }
 
+  async sentSessions(cursor: string | null): Promise<SentSessionsPage> {
+    const query = cursor === null ? {} : { query: { after: cursor } };
+    const answer = await this.#call({ method: "GET", path: "/messaging/sessions", ...query });
+    const [sessions, next] = [memberOf(answer, "sessions"), memberOf(answer, "cursor")];
+    if (!Array.isArray(sessions)) throw notUnderstood();
+    return {
+      sessions: understood(() => sessions.map((session) => readSentSession(new JsonReader(session)))),
+      cursor: typeof next === "string" ? next : null,
+    };
+  }
+
+  async requestRetry(itemId: string, request: RetryRequest): Promise<void> {
+    const json = { item_id: itemId, retry: retryRequestToJson(request) };
+    await this.#call({ method: "POST", path: "/messaging/retry-requests", json });
+  }
+
+  openStream(handlers: StreamHandlers): Promise<void> {
+    const url = this.#url("/messaging/stream");
+    const headers = signRequest(this.#me, { method: "GET", url, body: null, now: Date.now() });
+    url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+    return openStream({ url, headers }, handlers, this.#signal);
+  }
+
   async #call(call: Call): Promise<unknown> {
     for (let signings = 1; ; signings++) {
       const answer = await this.#attempt(call);
@@ -119,8 +133,9 @@ export class ServiceClient {
     }
   }
 
-  async #attempt({ method, path, json, headers = {} }: Call): Promise<Answer> {
+  async #attempt({ method, path, query = {}, json, headers = {} }: Call): Promise<Answer> {
     const url = this.#url(path);
+    url.search = new URLSearchParams(query).toString();
     const body = json === undefined ? null : Buffer.from(JSON.stringify(json));
     const signed = signRequest(this.#me, { method, url, body, now: Date.now() });
     try {
@@ -152,35 +167,10 @@ export class ServiceClient {
   }
 }
 
-/** What must be known of an answer that is not 2xx. */
-export interface AnswerHead {
-  readonly status: number;
-  readonly date: string | null;
-  readonly retryAfter: string | null;
-}
-
 interface Answer extends AnswerHead {
   readonly ok: boolean;
   /** Null when it is none. */
   readonly json: unknown;
-}
-
-/** The error that an answer means. */
-export function refusedBy(
-  problem: ReturnType<typeof readProblem>,
-  { status, date, retryAfter }: AnswerHead,
-): AgentError {
-  if (problem.code === "signature-expired") {
-    return new ClockSkew(Date.now(), problem.serverTime ?? (date === null ? null : Date.parse(date)));
-  }
-  if (status >= 500 || status === 429 || problem.code === "sign-again") {
-    const seconds = retryAfter === null ? Number.NaN : Number(retryAfter);
-    return new ServiceUnavailable({
-      cause: new ServiceRefused(problem),
-      retryAfterMs: Number.isFinite(seconds) ? seconds * 1000 : null,
-    });
-  }
-  return new ServiceRefused(problem);
 }
 
 /** None for a message that is not known. */
@@ -191,10 +181,33 @@ function readOutcome(json: unknown): MessageOutcome[] {
   return [{ messageId: message_id, status, code: typeof code === "string" ? code : null }];
 }
 
-function numberIn(json: unknown, name: string): number {
-  const value = memberOf(json, name);
-  if (typeof value !== "number") throw notUnderstood();
-  return value;
+/** What a later service tells beside it is read past. */
+function readStock(object: JsonReader): HeldPrekeys {
+  return {
+    signedCreatedAt: object.has("signed_prekey") ? object.object("signed_prekey").timestamp("created_at") : null,
+    hasLastResort: object.has("last_resort_kem_prekey"),
+    oneTime: object.number("one_time_prekeys"),
+    kem: object.number("kem_prekeys"),
+    digest: object.bytes("digest", DIGEST_BYTES),
+  };
+}
+
+function readSentSession(object: JsonReader): SentSession {
+  return {
+    peerId: object.string("peer_id"),
+    sessionId: object.bytes("session_id", SESSION_ID_BYTES),
+    messageId: object.uuid("message_id"),
+    lastAt: object.timestamp("last_at"),
+  };
+}
+
+function understood<Value>(read: () => Value): Value {
+  try {
+    return read();
+  } catch (error) {
+    if (error instanceof Refusal) throw notUnderstood(error);
+    throw error;
+  }
 }
 
 /** Undefined as well when the answer is no JSON at all: a proxy's page. */

@@ -14,8 +14,8 @@ import {
   STREAM_MESSAGE_BYTES_MAX,
 } from "../protocol/stream-frames.ts";
 import { ServiceUnavailable } from "./errors.ts";
-import { readProblem } from "./problem.ts";
-import { refusedBy } from "./service-client.ts";
+import { readProblem, refusedBy } from "./problem.ts";
+import type { StreamConnection, StreamHandlers } from "./service.ts";
 
 const HANDSHAKE_MS_MAX = 10_000;
 /** A server that does not answer a goodbye is left without one. */
@@ -28,15 +28,7 @@ const REFUSAL_BYTES_MAX = 65_536;
 /** RFC 6455: the policy of this side, for a message it does not understand. */
 const CLOSE_PROTOCOL_ERROR = 1002;
 
-export interface StreamHandlers {
-  /** Once, before any frame. */
-  readonly onOpen: (connection: StreamConnection) => void;
-  readonly onFrames: (frames: readonly ServerFrame[]) => void;
-  /** Once, with the close code; 1006 when the connection just broke. */
-  readonly onClose: (code: number) => void;
-}
-
-export class StreamConnection {
+class WebSocketConnection implements StreamConnection {
   readonly #socket: WebSocket;
   #isAlive = true;
 
@@ -53,18 +45,15 @@ export class StreamConnection {
     });
   }
 
-  /** Nothing happens when the connection is closing: what it would have answered is answered on the next one. */
   send(frames: readonly ClientFrame[]): void {
     if (this.#socket.readyState === WebSocket.OPEN) this.#socket.send(encodeClientFrames(frames), ignoreError);
   }
 
-  /** Says goodbye; `onClose` follows. */
   close(): void {
     this.#socket.close(1000);
     setTimeout(() => this.#socket.terminate(), GOODBYE_MS_MAX).unref();
   }
 
-  /** Ends it at once; `onClose` follows. */
   terminate(): void {
     this.#socket.terminate();
   }
@@ -93,7 +82,7 @@ export class StreamConnection {
   }
 }
 
-/** Resolves when it is open. Throws what `service-client.ts` throws for the same answers, and the signal's reason. */
+/** Resolves when it is open. Throws what `Service` throws for the same answers, and the signal's reason. */
 export function openStream(
   { url, headers }: { readonly url: URL; readonly headers: Record<string, string> },
   handlers: StreamHandlers,
@@ -124,7 +113,7 @@ export function openStream(
     // Frames may follow the upgrade's answer in the same packet: the handlers are there before the event returns.
     socket.once("open", () => {
       settled();
-      handlers.onOpen(new StreamConnection(socket, handlers));
+      handlers.onOpen(new WebSocketConnection(socket, handlers));
       resolve();
     });
   });

@@ -9,8 +9,7 @@ import { CLOSE_SUPERSEDED } from "../protocol/stream-frames.ts";
 import { AgentError, AgentStopped, ServiceRefused, ServiceUnavailable } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
 import { readProblem } from "./problem.ts";
-import type { ServiceClient } from "./service-client.ts";
-import { openStream, type StreamConnection } from "./stream-connection.ts";
+import type { Service, StreamConnection } from "./service.ts";
 
 /** The first is short, for gateways that restart one after the other; the last, that an outage ends for everybody within half a minute. */
 const RECONNECT_MS = { firstMs: 250, lastMs: 30_000 };
@@ -26,12 +25,12 @@ export interface StreamEvents {
 }
 
 /** Until the signal aborts. Throws `AgentStopped` when it must not go on. */
-export async function keepStream(client: ServiceClient, events: StreamEvents, signal: AbortSignal): Promise<void> {
+export async function keepStream(service: Service, events: StreamEvents, signal: AbortSignal): Promise<void> {
   const backoff = new Backoff(RECONNECT_MS);
   while (!signal.aborted) {
     let waitMs: number | null = null;
     try {
-      await runStream(client, events, backoff, signal);
+      await runStream(service, events, backoff, signal);
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof AgentError) || error instanceof AgentStopped) throw error;
@@ -45,12 +44,7 @@ export async function keepStream(client: ServiceClient, events: StreamEvents, si
 }
 
 /** One connection, from its opening to its close. */
-async function runStream(
-  client: ServiceClient,
-  events: StreamEvents,
-  backoff: Backoff,
-  signal: AbortSignal,
-): Promise<void> {
+async function runStream(service: Service, events: StreamEvents, backoff: Backoff, signal: AbortSignal): Promise<void> {
   const closed = Promise.withResolvers<number>();
   let trouble: AgentError | null = null;
   let opened: StreamConnection | null = null;
@@ -68,7 +62,7 @@ async function runStream(
     },
     onClose: closed.resolve,
   };
-  await openStream(client.streamRequest(), handlers, signal);
+  await service.openStream(handlers);
   signal.addEventListener("abort", end, { once: true });
   if (signal.aborted) end();
   try {

@@ -1,41 +1,39 @@
 /**
- * Keeps this agent registered and its prekeys with the service: a signed prekey no older than seven days, and enough one-time ones.
+ * Keeps this agent registered and its prekeys with the service (protocol.md §2): a rotation every seven days, enough one-time prekeys, and
+ * on both sides the same ones.
  *
  * A private half is in the store before its public half leaves; an upload that may not have arrived is repeated as it is.
  */
 import { randomUUID } from "node:crypto";
 import type { Identity } from "../protocol/identity.ts";
-import { DAY_MS } from "../protocol/limits.ts";
 import { forgetOldInitiations } from "../protocol/peer.ts";
-import { createOneTimePrekey, createSignedPrekey } from "../protocol/prekeys.ts";
+import { type DuePrekeys, duePrekeys, makePrekeys, prekeyStockDigest } from "../protocol/prekey-stock.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { ServiceUnavailable } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
-import type { ServiceClient } from "./service-client.ts";
+import type { HeldPrekeys, Service } from "./service.ts";
 import type { Store } from "./store/store.ts";
 
-/** Prekeys run low slowly, and the service still has a signed one to hand out when all others are gone. */
+/** Prekeys run low slowly, and the service has those of last resort to hand out when all others are gone. */
 export const UPKEEP_INTERVAL_MS = 10 * 60_000;
 
 /** `begin` tries this often, over some ten seconds: a service that is starting up beside its agents. */
 const REGISTRATIONS_MAX = 6;
 const REGISTRATION_RETRY_MS = { firstMs: 250, lastMs: 5_000 };
 
-const SIGNED_PREKEY_MS_MAX = 7 * DAY_MS;
+/** The stocks are compared this often before they count as different: one-time prekeys may be claimed, and used, between the two looks. */
+const COMPARISONS_MAX = 3;
 
-/** As many as the service hands out to new peers before it falls back on the signed prekey alone. */
-const ONE_TIME_PREKEYS_FULL = 100;
-const ONE_TIME_PREKEYS_LOW = 20;
-
-/** One-time prekeys of one upload: what the service takes. */
-const UPLOAD_MAX = 200;
+const EVERYTHING: DuePrekeys = duePrekeys({ signedCreatedAt: null, oneTime: 0, kem: 0, hasLastResort: false }, 0);
 
 interface UpkeepPorts {
   readonly store: Store;
-  readonly client: ServiceClient;
+  readonly service: Service;
   readonly me: Identity;
   /** Where it is registered. */
   readonly origin: string;
+  /** The service held prekeys whose private halves are not in the store (any more), or other ones: all were replaced. */
+  readonly onReplaced: () => void;
   /** Ends the waiting. */
   readonly signal: AbortSignal;
 }
@@ -50,10 +48,10 @@ export class Upkeep {
     this.#ports = ports;
   }
 
-  /** The first contact. An agent that has been registered before does not wait for it. Throws what `ServiceClient` throws. */
+  /** The first contact. An agent that has been registered before does not wait for it. Throws what `Service` throws. */
   async begin(): Promise<void> {
     const { store, origin, signal } = this.#ports;
-    if (store.accounts.isRegistered(origin) && store.prekeys.currentSigned() !== null) return;
+    if (store.accounts.isRegistered(origin) && store.prekeys.uploadable() !== null) return;
     const backoff = new Backoff(REGISTRATION_RETRY_MS);
     for (let tries = 1; ; tries++) {
       try {
@@ -102,46 +100,56 @@ export class Upkeep {
   }
 
   async #run(): Promise<void> {
-    const { store, client, me, origin } = this.#ports;
+    const { store, service, origin, onReplaced } = this.#ports;
     if (!store.accounts.isRegistered(origin)) {
-      await client.register();
-      await store.commit(() => {
-        store.prekeys.markAllNotUploaded();
-        store.accounts.setRegistered(origin, true);
-      });
+      await service.register();
+      await store.commit(() => store.accounts.setRegistered(origin, true));
     }
-    await store.commit(() => renewSignedPrekey(store, me));
-    const remaining = await upload(store, client);
-    if (remaining < ONE_TIME_PREKEYS_LOW) {
-      await store.commit(() => addOneTimePrekeys(store, ONE_TIME_PREKEYS_FULL - remaining));
-      await upload(store, client);
+    if (store.prekeys.uploadable() === null) await this.#make(EVERYTHING);
+    await this.#upload(false);
+    const held = await this.#compare();
+    // A store that was copied back, or a service that was: what one hands out the other could not open.
+    if (held === null) {
+      await this.#make(EVERYTHING);
+      await this.#upload(true);
+      onReplaced();
+    } else {
+      await this.#make(duePrekeys({ ...held, signedCreatedAt: store.prekeys.signedCreatedAt() }, Date.now()));
+      await this.#upload(false);
     }
     this.#ranAt = performance.now();
   }
-}
 
-function renewSignedPrekey(store: Store, me: Identity): void {
-  const now = Date.now();
-  const current = store.prekeys.currentSigned();
-  if (current !== null && now - current.createdAt < SIGNED_PREKEY_MS_MAX) return;
-  store.prekeys.addSigned(createSignedPrekey(nodePrimitives, me, { id: randomUUID(), now, random: nodeRandom }));
-}
-
-function addOneTimePrekeys(store: Store, count: number): void {
-  const now = Date.now();
-  for (let i = 0; i < count; i++) {
-    store.prekeys.addOneTime(createOneTimePrekey(nodePrimitives, randomUUID(), nodeRandom), now);
+  /** What the service holds; null when it is not what this store has uploaded. */
+  async #compare(): Promise<HeldPrekeys | null> {
+    const { store, service } = this.#ports;
+    for (let comparisons = 1; ; comparisons++) {
+      const held = await service.prekeyStock();
+      const digest = prekeyStockDigest(nodePrimitives, store.prekeys.stock(held));
+      if (Buffer.compare(digest, held.digest) === 0) return held;
+      if (comparisons === COMPARISONS_MAX) return null;
+    }
   }
-}
 
-/** Also when there is nothing new: the answer tells how many the service has left. */
-async function upload(store: Store, client: ServiceClient): Promise<number> {
-  for (;;) {
-    const signed = store.prekeys.currentSigned();
-    if (signed === null) throw new Error("there is no signed prekey to upload");
-    const oneTimePrekeys = store.prekeys.oneTimeNotUploaded(UPLOAD_MAX);
-    const remaining = await client.uploadPrekeys({ signedPrekey: signed, oneTimePrekeys });
-    await store.commit(() => store.prekeys.markUploaded([signed.id, ...oneTimePrekeys.map(({ id }) => id)]));
-    if (oneTimePrekeys.length < UPLOAD_MAX) return remaining;
+  async #make(due: DuePrekeys): Promise<void> {
+    if (!due.rotation && due.oneTime + due.kem === 0) return;
+    const { store, me } = this.#ports;
+    await store.commit(() => {
+      const now = Date.now();
+      store.prekeys.add(makePrekeys(nodePrimitives, me, due, { now, random: nodeRandom, newId: randomUUID }), now);
+    });
+  }
+
+  /** What the service may not have yet. `replace`: of the older one-time prekeys none is to be handed out any more. */
+  async #upload(replace: boolean): Promise<void> {
+    const { store, service } = this.#ports;
+    for (let isFirst = true; ; isFirst = false) {
+      const upload = store.prekeys.uploadable();
+      if (upload === null || upload.isUploaded) return;
+      const { signedPrekey, lastResortKemPrekey, oneTimePrekeys, kemPrekeys } = upload;
+      await service.uploadPrekeys({ ...upload, replace: replace && isFirst });
+      const ids = [signedPrekey, lastResortKemPrekey, ...oneTimePrekeys, ...kemPrekeys].map(({ id }) => id);
+      await store.commit(() => store.prekeys.markUploaded(ids));
+    }
   }
 }

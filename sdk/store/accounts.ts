@@ -4,14 +4,11 @@
 import { randomUUID } from "node:crypto";
 import type { DatabaseSync } from "node:sqlite";
 import { createIdentity, type Identity, identityFromSeed } from "../../protocol/identity.ts";
-import { DAY_MS } from "../../protocol/limits.ts";
+import { BUNDLE_AGE_MS_MAX } from "../../protocol/limits.ts";
 import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
 import type { Sealer } from "./seal.ts";
 
 const SEED_PLACE = "identity.seed:1";
-
-/** A bundle is not used later (protocol.md §2). */
-const CLAIM_MS_MAX = DAY_MS;
 
 export class Accounts {
   readonly #sealer: Sealer;
@@ -46,13 +43,22 @@ export class Accounts {
     else this.#statements.removeMeta.run(`registered:${origin}`);
   }
 
+  /** Messages of this agent that its store has lost and the service has seen (rollback.ts). */
+  isLost(messageId: string): boolean {
+    return this.#statements.meta.get(`lost:${messageId}`) !== undefined;
+  }
+
+  markLost(messageId: string): void {
+    this.#statements.setMeta.run(`lost:${messageId}`, new Uint8Array(0));
+  }
+
   /**
    * The request id under which a bundle of this peer is to be claimed: the same one until `endClaim`, so that a claim whose answer
    * was lost burns no second one-time prekey.
    */
   claim(peerId: string, now: number): string {
     const row = this.#statements.claim.get(peerId) as { request_id: string; created_at: number } | undefined;
-    if (row !== undefined && now - row.created_at < CLAIM_MS_MAX && now >= row.created_at) return row.request_id;
+    if (row !== undefined && now - row.created_at < BUNDLE_AGE_MS_MAX && now >= row.created_at) return row.request_id;
     const requestId = randomUUID();
     this.#statements.setClaim.run(peerId, requestId, now);
     return requestId;

@@ -23,7 +23,14 @@ const ENDED_KEPT_MS = 40 * DAY_MS;
 /** No message lives longer: 30 days in the mailbox and a day for what is under way (protocol.md §4). */
 const CONTENT_KEPT_MS = 31 * DAY_MS;
 
+/**
+ * How long a message that its recipient could not open waits for the request to say it anew. The request was taken before the refusal was
+ * told; a recipient that has many to ask for asks for 60 an hour.
+ */
+const REPAIR_AWAITED_MS = 7 * DAY_MS;
+
 export interface OutboxStatus {
+  /** The one that was asked for; the state is that of the message that was sent in its place, if one was. */
   readonly messageId: string;
   readonly recipientId: string;
   readonly state: OutboxState;
@@ -47,6 +54,23 @@ export interface PendingEnvelope {
 interface NewMessage extends Omit<PendingEnvelope, "n"> {
   readonly content: Content;
   readonly isControl: boolean;
+  /** The message in whose place it is; null for one of its own. */
+  readonly repairs: RepairOf | null;
+}
+
+export interface RepairOf {
+  /** The first message that said this. */
+  readonly firstId: string;
+  /** How often it has been said anew, this time included. */
+  readonly count: number;
+}
+
+/** A message that can be said anew. */
+interface Repairable {
+  readonly recipientId: string;
+  readonly content: Content;
+  readonly isControl: boolean;
+  readonly repairs: RepairOf | null;
 }
 
 interface UnansweredMessage {
@@ -65,9 +89,11 @@ export class Outbox {
 
   /** `isControl`: the protocol's own message, of which the application never hears. */
   add(message: NewMessage): void {
-    const { messageId, recipientId, createdAt, envelope, content, isControl } = message;
+    const { messageId, recipientId, createdAt, envelope, content, isControl, repairs } = message;
     const sealed = this.#sealer.seal(contentPlace(messageId), encodeContent(content));
-    this.#statements.add.run(messageId, recipientId, envelope, sealed, isControl ? 1 : 0, createdAt, createdAt);
+    const control = isControl ? 1 : 0;
+    const [firstId, count] = [repairs?.firstId ?? null, repairs?.count ?? 0];
+    this.#statements.add.run(messageId, recipientId, envelope, sealed, control, createdAt, createdAt, firstId, count);
   }
 
   /** The next ones to send after place `afterN`, in order: at most `countMax`, and at most `bytesMax` unless one alone is larger. */
@@ -88,13 +114,51 @@ export class Outbox {
     const index = STATES.indexOf(state);
     const ended = index >= FIRST_END ? 1 : 0;
     const change = { messageId, state: index, ended, code, at, firstEnd: FIRST_END };
-    const row = this.#statements.move.get(change) as { recipient_id: string; is_control: number } | undefined;
-    return row === undefined ? null : { recipientId: row.recipient_id, isControl: row.is_control === 1 };
+    const row = this.#statements.move.get(change) as unknown as MovedRow | undefined;
+    return row === undefined ? null : movedOf(messageId, row);
+  }
+
+  /**
+   * Its recipient could not open it: it waits for the request to say it anew. False when there is nothing to wait for: an unknown message, one
+   * that has ended or whose content is not kept, a control message.
+   */
+  awaitRepair(messageId: string, { at, code }: { readonly at: number; readonly code: string }): boolean {
+    return this.#statements.awaitRepair.run(code, at + REPAIR_AWAITED_MS, messageId, FIRST_END).changes > 0;
+  }
+
+  /** Those for which no request came: they have ended now. */
+  endUnrepaired(now: number): { readonly messageId: string; readonly code: string; readonly moved: Moved }[] {
+    const rows = this.#statements.unrepaired.all(now, FIRST_END) as unknown as { message_id: string; code: string }[];
+    return rows.flatMap(({ message_id: messageId, code }) => {
+      const moved = this.move(messageId, "discarded", { at: now, code });
+      return moved === null ? [] : [{ messageId, code, moved }];
+    });
+  }
+
+  /** Null when it has ended, or its content is not kept. */
+  repairable(messageId: string): Repairable | null {
+    const row = this.#statements.repairable.get(messageId, FIRST_END) as unknown as RepairableRow | undefined;
+    if (row === undefined) return null;
+    return {
+      recipientId: row.recipient_id,
+      content: decodeContent(this.#sealer.open(contentPlace(messageId), row.sealed_content)),
+      isControl: row.is_control === 1,
+      repairs: row.first_id === null ? null : { firstId: row.first_id, count: row.repairs },
+    };
+  }
+
+  /** It was said anew: what becomes of it is what becomes of its successor. */
+  replaceBy(messageId: string, successorId: string, at: number): void {
+    this.move(messageId, "discarded", { at, code: "repaired" });
+    this.#statements.setSuccessor.run(successorId, messageId);
   }
 
   /** Null when it is not known (any more). */
   status(messageId: string): OutboxStatus | null {
-    const row = this.#statements.status.get(messageId) as unknown as StatusRow | undefined;
+    let row = this.#statements.status.get(messageId) as unknown as StatusRow | undefined;
+    for (let successor = row?.successor; successor != null; successor = row?.successor) {
+      row = this.#statements.status.get(successor) as unknown as StatusRow | undefined;
+    }
     if (row === undefined) return null;
     return {
       messageId,
@@ -104,13 +168,6 @@ export class Outbox {
       createdAt: row.created_at,
       changedAt: row.changed_at,
     };
-  }
-
-  /** What was said in a message that has not ended; null when it is not kept. */
-  content(messageId: string): Content | null {
-    const row = this.#statements.content.get(messageId) as { sealed_content: Uint8Array | null } | undefined;
-    if (row?.sealed_content == null) return null;
-    return decodeContent(this.#sealer.open(contentPlace(messageId), row.sealed_content));
   }
 
   /** Messages the service has and whose end is not known, after place `afterN`. */
@@ -125,9 +182,26 @@ export class Outbox {
   }
 }
 
-interface Moved {
+export interface Moved {
   readonly recipientId: string;
   readonly isControl: boolean;
+  /** The first message that said this: the one the application knows. */
+  readonly firstId: string;
+}
+
+interface MovedRow {
+  recipient_id: string;
+  is_control: number;
+  first_id: string | null;
+}
+
+function movedOf(messageId: string, { recipient_id, is_control, first_id }: MovedRow): Moved {
+  return { recipientId: recipient_id, isControl: is_control === 1, firstId: first_id ?? messageId };
+}
+
+interface RepairableRow extends MovedRow {
+  sealed_content: Uint8Array;
+  repairs: number;
 }
 
 interface PendingRow {
@@ -144,6 +218,7 @@ interface StatusRow {
   code: string | null;
   created_at: number;
   changed_at: number;
+  successor: string | null;
 }
 
 function contentPlace(messageId: string): string {
@@ -153,8 +228,9 @@ function contentPlace(messageId: string): string {
 function prepare(database: DatabaseSync) {
   return {
     add: database.prepare(
-      `INSERT INTO outbox (message_id, recipient_id, envelope, sealed_content, is_control, state, created_at, changed_at)
-       VALUES (?, ?, ?, ?, ?, 0, ?, ?)`,
+      `INSERT INTO outbox (message_id, recipient_id, envelope, sealed_content, is_control, state, created_at, changed_at,
+         first_id, repairs)
+       VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?)`,
     ),
     pending: database.prepare(
       `SELECT n, message_id, recipient_id, created_at, envelope FROM outbox WHERE state = 0 AND n > ? ORDER BY n LIMIT ?`,
@@ -162,14 +238,24 @@ function prepare(database: DatabaseSync) {
     move: database.prepare(
       `UPDATE outbox SET state = :state, code = :code, changed_at = :at,
          envelope = CASE WHEN :ended THEN NULL ELSE envelope END,
-         sealed_content = CASE WHEN :ended THEN NULL ELSE sealed_content END
+         sealed_content = CASE WHEN :ended THEN NULL ELSE sealed_content END,
+         repair_until = CASE WHEN :ended THEN NULL ELSE repair_until END
        WHERE message_id = :messageId AND state < :state AND state < :firstEnd
-       RETURNING recipient_id, is_control`,
+       RETURNING recipient_id, is_control, first_id`,
     ),
+    awaitRepair: database.prepare(
+      `UPDATE outbox SET code = ?, repair_until = coalesce(repair_until, ?)
+       WHERE message_id = ? AND state < ? AND is_control = 0 AND sealed_content IS NOT NULL`,
+    ),
+    unrepaired: database.prepare("SELECT message_id, code FROM outbox WHERE repair_until < ? AND state < ?"),
+    repairable: database.prepare(
+      `SELECT recipient_id, sealed_content, is_control, first_id, repairs FROM outbox
+       WHERE message_id = ? AND state < ? AND sealed_content IS NOT NULL`,
+    ),
+    setSuccessor: database.prepare("UPDATE outbox SET successor = ? WHERE message_id = ?"),
     status: database.prepare(
-      "SELECT recipient_id, state, code, created_at, changed_at FROM outbox WHERE message_id = ?",
+      "SELECT recipient_id, state, code, created_at, changed_at, successor FROM outbox WHERE message_id = ?",
     ),
-    content: database.prepare("SELECT sealed_content FROM outbox WHERE message_id = ?"),
     unanswered: database.prepare("SELECT n, message_id FROM outbox WHERE state IN (1, 2) AND n > ? ORDER BY n LIMIT ?"),
     forget: database.prepare("DELETE FROM outbox WHERE state >= ? AND changed_at < ?"),
     forgetContent: database.prepare(

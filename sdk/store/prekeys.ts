@@ -1,16 +1,30 @@
 /**
  * The agent's own prekeys, private halves sealed.
  *
- * A prekey is stored before it is uploaded. The private half of a one-time prekey is deleted in the transaction of the message that used it.
+ * A prekey is stored before it is uploaded. One-time prekeys are uploaded, and handed out, in the order in which they were stored. The
+ * private half of one is deleted in the transaction of the message that used it.
  */
 
 import type { DatabaseSync } from "node:sqlite";
-import { DEPRECATED_PREKEY_KEPT_MS, ONE_TIME_PREKEY_KEPT_MS } from "../../protocol/limits.ts";
-import type { OneTimePrekey, OwnPrekey, SignedPrekey } from "../../protocol/prekeys.ts";
+import { DEPRECATED_PREKEY_KEPT_MS, ONE_TIME_PREKEY_KEPT_MS, PREKEY_UPLOAD_MAX } from "../../protocol/limits.ts";
+import type { OwnKemPrekey } from "../../protocol/peer.ts";
+import type { NewPrekeys, PrekeyStock } from "../../protocol/prekey-stock.ts";
+import type { KemPrekey, OneTimePrekey, SignedPrekey } from "../../protocol/prekeys.ts";
 import type { KeyPair } from "../../protocol/primitives/primitives.ts";
 import type { Sealer } from "./seal.ts";
 
-type PrekeyKind = "signed" | "one-time";
+type PrekeyKind = "signed" | "kem-last-resort" | "one-time" | "kem";
+
+/** What is handed out of the newest rotation, and the one-time prekeys of which the service may not know yet, oldest first. */
+interface Uploadable {
+  readonly signedPrekey: SignedPrekey;
+  readonly lastResortKemPrekey: KemPrekey;
+  /** At most 200 of each kind. */
+  readonly oneTimePrekeys: readonly OneTimePrekey[];
+  readonly kemPrekeys: readonly KemPrekey[];
+  /** Does the service know all of it? */
+  readonly isUploaded: boolean;
+}
 
 export class Prekeys {
   readonly #sealer: Sealer;
@@ -21,66 +35,123 @@ export class Prekeys {
     this.#statements = prepare(database);
   }
 
-  /** The new signed prekey; older ones become deprecated. */
-  addSigned({ prekey, pair }: OwnPrekey<SignedPrekey>): void {
-    this.#statements.deprecate.run(prekey.createdAt);
-    const sealed = this.#sealer.seal(place(prekey.id), pair.privateKey);
-    this.#statements.add.run(prekey.id, "signed", prekey.publicKey, sealed, prekey.signature, prekey.createdAt);
-  }
-
-  addOneTime({ prekey, pair }: OwnPrekey<OneTimePrekey>, now: number): void {
-    const sealed = this.#sealer.seal(place(prekey.id), pair.privateKey);
-    this.#statements.add.run(prekey.id, "one-time", prekey.publicKey, sealed, null, now);
+  /** A new signed prekey takes the place of the older one, which becomes deprecated; so does a KEM prekey of last resort. */
+  add({ signed, lastResort, oneTime, kem }: NewPrekeys, now: number): void {
+    if (signed !== null) this.#statements.deprecate.run(now);
+    if (signed !== null) this.#add("signed", signed.prekey, signed.pair);
+    if (lastResort !== null) this.#add("kem-last-resort", lastResort.prekey, lastResort.pair);
+    for (const { prekey, pair } of oneTime) this.#add("one-time", { ...prekey, createdAt: now, signature: null }, pair);
+    for (const { prekey, pair } of kem) this.#add("kem", prekey, pair);
   }
 
   /** Null when it is not there (any more). */
-  find(kind: PrekeyKind, id: string): KeyPair | null {
-    const row = this.#statements.find.get(id, kind) as
-      | { public_key: Uint8Array; sealed_private_key: Uint8Array }
-      | undefined;
-    if (row === undefined) return null;
-    return { publicKey: row.public_key, privateKey: this.#sealer.open(place(id), row.sealed_private_key) };
+  find(kind: "signed" | "one-time", id: string): KeyPair | null {
+    const row = this.#statements.find.get(id) as unknown as PrivateRow | undefined;
+    return row?.kind === kind ? this.#open(id, row) : null;
+  }
+
+  /** Null when it is not there (any more). */
+  findKem(id: string): OwnKemPrekey | null {
+    const row = this.#statements.find.get(id) as unknown as PrivateRow | undefined;
+    if (row?.kind !== "kem" && row?.kind !== "kem-last-resort") return null;
+    return { pair: this.#open(id, row), lastResort: row.kind === "kem-last-resort" };
+  }
+
+  /** Has this agent ever published a KEM prekey? One of last resort is always there from then on. */
+  kemPublished(): boolean {
+    return this.#statements.anyKem.get() !== undefined;
   }
 
   remove(id: string): void {
     this.#statements.remove.run(id);
   }
 
-  /** The signed prekey that is to be handed out; null before the first. */
-  currentSigned(): SignedPrekey | null {
-    const row = this.#statements.currentSigned.get() as unknown as SignedRow | undefined;
-    if (row === undefined) return null;
-    const { id, public_key, signature, created_at } = row;
-    return { id, publicKey: public_key, signature, createdAt: created_at };
+  /** Null before the first rotation. */
+  uploadable(): Uploadable | null {
+    const [signed] = this.#rows("signed", this.#statements.current);
+    const [lastResort] = this.#rows("kem-last-resort", this.#statements.current);
+    if (signed === undefined || lastResort === undefined) return null;
+    const oneTime = this.#rows("one-time", this.#statements.notUploaded);
+    const kem = this.#rows("kem", this.#statements.notUploaded);
+    return {
+      signedPrekey: signedOf(signed),
+      lastResortKemPrekey: { ...signedOf(lastResort), lastResort: true },
+      oneTimePrekeys: oneTime.map(({ id, public_key }) => ({ id, publicKey: public_key })),
+      kemPrekeys: kem.map((row) => ({ ...signedOf(row), lastResort: false })),
+      isUploaded: signed.uploaded === 1 && lastResort.uploaded === 1 && oneTime.length + kem.length === 0,
+    };
   }
 
-  /** One-time prekeys of which the service may not know yet. */
-  oneTimeNotUploaded(countMax: number): OneTimePrekey[] {
-    const rows = this.#statements.notUploaded.all(countMax) as unknown as { id: string; public_key: Uint8Array }[];
-    return rows.map(({ id, public_key }) => ({ id, publicKey: public_key }));
+  /**
+   * What the service holds if it can hand out so many one-time prekeys: they are handed out oldest first, so those that are left are the
+   * ones uploaded last.
+   */
+  stock({ oneTime, kem }: { readonly oneTime: number; readonly kem: number }): PrekeyStock {
+    const [signed] = this.#rows("signed", this.#statements.current);
+    const [lastResort] = this.#rows("kem-last-resort", this.#statements.current);
+    const newest = (kind: PrekeyKind, count: number) =>
+      (this.#statements.newest.all(kind, count) as unknown as PublicRow[]).reverse().map(stocked);
+    return {
+      signed: signed === undefined ? null : stocked(signed),
+      lastResort: lastResort === undefined ? null : stocked(lastResort),
+      oneTime: newest("one-time", oneTime),
+      kem: newest("kem", kem),
+    };
+  }
+
+  /** When the signed prekey in force was made, milliseconds; null before the first. */
+  signedCreatedAt(): number | null {
+    return this.#rows("signed", this.#statements.current)[0]?.created_at ?? null;
   }
 
   markUploaded(ids: readonly string[]): void {
     for (const id of ids) this.#statements.markUploaded.run(id);
   }
 
-  /** For a service that knows none of them. */
-  markAllNotUploaded(): void {
-    this.#statements.markAllNotUploaded.run();
-  }
-
   /** True when a signed prekey went. */
   forgetOld(now: number): boolean {
     this.#statements.forgetOneTime.run(now - ONE_TIME_PREKEY_KEPT_MS);
-    return Number(this.#statements.forgetSigned.run(now - DEPRECATED_PREKEY_KEPT_MS).changes) > 0;
+    return Number(this.#statements.forgetDeprecated.run(now - DEPRECATED_PREKEY_KEPT_MS).changes) > 0;
+  }
+
+  #add(
+    kind: PrekeyKind,
+    prekey: Omit<SignedPrekey, "signature"> & { readonly signature: Uint8Array | null },
+    { privateKey }: KeyPair,
+  ): void {
+    const { id, publicKey, signature, createdAt } = prekey;
+    this.#statements.add.run(id, kind, publicKey, this.#sealer.seal(place(id), privateKey), signature, createdAt);
+  }
+
+  #open(id: string, row: PrivateRow): KeyPair {
+    return { publicKey: row.public_key, privateKey: this.#sealer.open(place(id), row.sealed_private_key) };
+  }
+
+  #rows(kind: PrekeyKind, statement: { all(kind: string): unknown }): PublicRow[] {
+    return statement.all(kind) as PublicRow[];
   }
 }
 
-interface SignedRow {
+interface PrivateRow {
+  kind: PrekeyKind;
+  public_key: Uint8Array;
+  sealed_private_key: Uint8Array;
+}
+
+interface PublicRow {
   id: string;
   public_key: Uint8Array;
   signature: Uint8Array;
   created_at: number;
+  uploaded: number;
+}
+
+function signedOf({ id, public_key, signature, created_at }: PublicRow): SignedPrekey {
+  return { id, publicKey: public_key, signature, createdAt: created_at };
+}
+
+function stocked({ id, public_key }: PublicRow): { id: string; publicKey: Uint8Array } {
+  return { id, publicKey: public_key };
 }
 
 function place(id: string): string {
@@ -88,22 +159,26 @@ function place(id: string): string {
 }
 
 function prepare(database: DatabaseSync) {
+  const columns = "id, public_key, signature, created_at, uploaded";
   return {
     add: database.prepare(
       `INSERT INTO prekeys (id, kind, public_key, sealed_private_key, signature, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
     ),
-    deprecate: database.prepare("UPDATE prekeys SET deprecated_at = ? WHERE kind = 'signed' AND deprecated_at IS NULL"),
-    find: database.prepare("SELECT public_key, sealed_private_key FROM prekeys WHERE id = ? AND kind = ?"),
-    remove: database.prepare("DELETE FROM prekeys WHERE id = ?"),
-    currentSigned: database.prepare(
-      `SELECT id, public_key, signature, created_at FROM prekeys WHERE kind = 'signed' AND deprecated_at IS NULL`,
+    deprecate: database.prepare(
+      "UPDATE prekeys SET deprecated_at = ? WHERE kind IN ('signed', 'kem-last-resort') AND deprecated_at IS NULL",
     ),
+    find: database.prepare("SELECT kind, public_key, sealed_private_key FROM prekeys WHERE id = ?"),
+    anyKem: database.prepare("SELECT 1 FROM prekeys WHERE kind IN ('kem', 'kem-last-resort') LIMIT 1"),
+    remove: database.prepare("DELETE FROM prekeys WHERE id = ?"),
+    current: database.prepare(`SELECT ${columns} FROM prekeys WHERE kind = ? AND deprecated_at IS NULL`),
     notUploaded: database.prepare(
-      "SELECT id, public_key FROM prekeys WHERE kind = 'one-time' AND uploaded = 0 ORDER BY id LIMIT ?",
+      `SELECT ${columns} FROM prekeys WHERE kind = ? AND uploaded = 0 ORDER BY place LIMIT ${PREKEY_UPLOAD_MAX}`,
+    ),
+    newest: database.prepare(
+      `SELECT ${columns} FROM prekeys WHERE kind = ? AND uploaded = 1 ORDER BY place DESC LIMIT ?`,
     ),
     markUploaded: database.prepare("UPDATE prekeys SET uploaded = 1 WHERE id = ?"),
-    markAllNotUploaded: database.prepare("UPDATE prekeys SET uploaded = 0"),
-    forgetSigned: database.prepare("DELETE FROM prekeys WHERE kind = 'signed' AND deprecated_at < ?"),
-    forgetOneTime: database.prepare("DELETE FROM prekeys WHERE kind = 'one-time' AND created_at < ?"),
+    forgetDeprecated: database.prepare("DELETE FROM prekeys WHERE deprecated_at < ?"),
+    forgetOneTime: database.prepare("DELETE FROM prekeys WHERE kind IN ('one-time', 'kem') AND created_at < ?"),
   };
 }

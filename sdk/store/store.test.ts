@@ -42,7 +42,15 @@ function newMessage(store: Store, text = "hello"): string {
   const messageId = makeMessageId(Date.now(), nodeRandom);
   const content = { contentType: "text/plain", body: Buffer.from(text) };
   const envelope = nodeRandom(64);
-  store.outbox.add({ messageId, recipientId: someone, createdAt: Date.now(), envelope, content, isControl: false });
+  store.outbox.add({
+    messageId,
+    recipientId: someone,
+    createdAt: Date.now(),
+    envelope,
+    content,
+    isControl: false,
+    repairs: null,
+  });
   return messageId;
 }
 
@@ -162,7 +170,7 @@ test("a message moves only forward, its first end stays, and its content goes wi
   const { outbox } = store;
   const messageId = await store.commit(() => newMessage(store));
   const at = Date.now();
-  expect(outbox.content(messageId)?.body.length).toBe(5);
+  expect(outbox.repairable(messageId)?.content.body.length).toBe(5);
   expect(outbox.move(messageId, "delivered", { at })).not.toBeNull();
   expect(outbox.move(messageId, "accepted", { at })).toBeNull();
   expect(outbox.pending(0, 10, 1e6)).toEqual([]);
@@ -170,7 +178,7 @@ test("a message moves only forward, its first end stays, and its content goes wi
   expect(outbox.move(messageId, "acknowledged", { at })).not.toBeNull();
   expect(outbox.move(messageId, "discarded", { at, code: "expired" })).toBeNull();
   expect(outbox.status(messageId)).toMatchObject({ state: "acknowledged", code: null });
-  expect(outbox.content(messageId)).toBeNull();
+  expect(outbox.repairable(messageId)).toBeNull();
   store.tidy(at + 41 * DAY_MS);
   expect(outbox.status(messageId)).toBeNull();
 });
@@ -207,7 +215,7 @@ test("neither private keys nor content stand in the files, before and after they
   const messageId = makeMessageId(Date.now(), nodeRandom);
   const content = { contentType: "text/plain", body: Buffer.from(canary) };
   const identity = await store.commit(() => {
-    store.prekeys.addOneTime(own, Date.now());
+    store.prekeys.add({ signed: null, lastResort: null, oneTime: [own], kem: [] }, Date.now());
     store.inbox.remember(someone, messageId, "waiting", Date.now());
     store.inbox.add({ senderId: someone, messageId, seq: 1, sentAt: 1, ...content });
     newMessage(store, canary);

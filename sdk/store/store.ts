@@ -3,7 +3,8 @@
  *
  * It promises: what `commit` has resolved survives a crash of the process and of the machine (WAL, synchronous FULL); one process at
  * a time has it open; secrets and content lie in it only sealed, deleted values are overwritten (secure_delete); files are
- * their owner's alone. A store that is copied back from a backup breaks the ratchets: never do it.
+ * their owner's alone. A store that is copied back from a
+ * backup has ratchets that were moved on elsewhere: rollback.ts finds out.
  */
 
 import { mkdirSync } from "node:fs";
@@ -11,6 +12,7 @@ import { dirname } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { AgentError, AgentStopped, StoreError } from "../errors.ts";
 import { Accounts } from "./accounts.ts";
+import { Failed } from "./failed.ts";
 import { GroupCommit } from "./group-commit.ts";
 import { Inbox } from "./inbox.ts";
 import { loadStoreKey, type StoreKey } from "./key.ts";
@@ -35,6 +37,7 @@ export class Store {
   readonly peers: Peers;
   readonly outbox: Outbox;
   readonly inbox: Inbox;
+  readonly failed: Failed;
   readonly #database: DatabaseSync;
   readonly #groups: GroupCommit;
   readonly #lock: Lock;
@@ -47,6 +50,7 @@ export class Store {
     this.peers = new Peers(database, sealer);
     this.outbox = new Outbox(database, sealer);
     this.inbox = new Inbox(database, sealer);
+    this.failed = new Failed(database);
     this.#groups = new GroupCommit(database, this.peers);
   }
 
@@ -93,6 +97,7 @@ export class Store {
   tidy(now: number): boolean {
     this.outbox.forgetOld(now);
     this.inbox.forgetOld(now);
+    this.failed.forgetOld(now);
     const isSignedGone = this.prekeys.forgetOld(now);
     this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
     return isSignedGone;

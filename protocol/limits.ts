@@ -49,7 +49,7 @@ export const REKEY_AFTER_MESSAGES_UNANSWERED = 10;
 export const REKEY_AFTER_MS = HOUR_MS;
 
 /** Age of a claimed bundle (§2): its prekeys are kept for as long as a message that was begun with it in this time can come. */
-export const BUNDLE_AGE_MS_MAX = DAY_MS;
+export const BUNDLE_AGE_MS_MAX = 24 * HOUR_MS;
 
 /** Age of a signed prekey that an initiator takes (§2): three months in which its owner did not come back to rotate. */
 export const SIGNED_PREKEY_AGE_MS_MAX = 90 * DAY_MS;

@@ -1,106 +1,30 @@
-import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { beforeEach, expect, onTestFinished, test } from "vitest";
+import { beforeEach, expect, test } from "vitest";
 import { encodeBase64Url } from "../protocol/base64url.ts";
 import { decodeEnvelope, encodeEnvelope } from "../protocol/envelope.ts";
 import { encodeFrame } from "../protocol/frame.ts";
-import { createIdentity, type Identity } from "../protocol/identity.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
-import { initiate, type Message, type Peer, sealMessage, unknownPeer } from "../protocol/peer.ts";
-import { type Bundle, bundleFromJson } from "../protocol/prekeys.ts";
+import type { Message } from "../protocol/peer.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { sealFrame } from "../protocol/session.ts";
 import type { ItemFrame } from "../protocol/stream-frames.ts";
-import { Agent, type AgentOptions, type Problem } from "./agent.ts";
+import { Agent } from "./agent.ts";
 import { AgentError, AgentStopped, ClockSkew, MessageDiscarded, SendRejected } from "./errors.ts";
-import { FakeService, problem } from "./fake-service.ts";
-import type { InboxMessage } from "./message.ts";
+import { type FakeService, problem } from "./fake-service.ts";
+import { firstProblem, Stranger, take, texts, until, useStage } from "./stage-for-tests.ts";
 
 const RETRY_REQUESTS = "POST /messaging/retry-requests";
 
+const stage = useStage();
+const { open, registered } = stage;
 let service: FakeService;
 let folder: string;
 
-beforeEach(async () => {
-  service = await FakeService.start();
-  folder = mkdtempSync(join(tmpdir(), "sealpost-agent-"));
-  return async () => {
-    await service.stop();
-    rmSync(folder, { recursive: true });
-  };
+beforeEach(() => {
+  ({ service, folder } = stage);
 });
-
-async function open(name: string, options: Partial<AgentOptions> = {}): Promise<Agent> {
-  const agent = await Agent.open({ url: service.url, storePath: join(folder, `${name}.db`), ...options });
-  onTestFinished(() => agent.close());
-  await agent.connected();
-  return agent;
-}
-
-/** Registered, and not connected. */
-async function registered(name: string): Promise<string> {
-  const agent = await open(name);
-  await agent.close();
-  return agent.id;
-}
-
-async function take(agent: Agent, count: number): Promise<InboxMessage[]> {
-  const taken: InboxMessage[] = [];
-  for await (const message of agent.inbox({ signal: AbortSignal.timeout(5_000) })) {
-    taken.push(message);
-    await message.ack();
-    if (taken.length === count) break;
-  }
-  return taken;
-}
-
-const texts = (messages: readonly InboxMessage[]) => messages.map((message) => message.text());
-
-async function firstProblem(agent: Agent, type: Problem["type"]): Promise<Problem> {
-  for await (const found of agent.problems({ signal: AbortSignal.timeout(5_000) }))
-    if (found.type === type) return found;
-  throw new Error("there was no problem of this type");
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  const end = Date.now() + 5_000;
-  while (!condition()) {
-    if (Date.now() > end) throw new Error("it did not come true in five seconds");
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
-}
-
-/** A client without a store, to say what no SDK would. */
-class Stranger {
-  readonly me: Identity = createIdentity(nodePrimitives, nodeRandom);
-  peer: Peer;
-
-  constructor(to: Agent, changes: Partial<Bundle> = {}) {
-    const { identityKey, signedPrekey, oneTimePrekeys, kemPrekeys } = service.account(to.id);
-    const bundle = bundleFromJson({
-      agent_id: to.id,
-      identity_key: encodeBase64Url(identityKey),
-      signed_prekey: signedPrekey,
-      one_time_prekey: oneTimePrekeys.shift(),
-      kem_prekey: { ...kemPrekeys.shift(), last_resort: false },
-    });
-    const clock = { now: Date.now(), random: nodeRandom };
-    this.peer = initiate(nodePrimitives, this.me, unknownPeer(to.id), { ...bundle, ...changes }, clock);
-  }
-
-  message(text: string, contentType = "text/plain"): Message {
-    return { messageId: makeMessageId(Date.now(), nodeRandom), contentType, body: Buffer.from(text) };
-  }
-
-  seal(message: Message): Omit<ItemFrame, "type" | "seq"> {
-    const clock = { now: Date.now(), random: nodeRandom };
-    const { peer, envelope } = sealMessage(nodePrimitives, this.me, this.peer, message, clock);
-    this.peer = peer;
-    return { kind: "message", senderId: this.me.agentId, itemId: message.messageId, body: encodeEnvelope(envelope) };
-  }
-}
 
 test("two agents that have never met send both ways, and each hears that the other was done with it", async () => {
   const [alice, bob] = [await open("alice"), await open("bob")];
@@ -437,7 +361,7 @@ test("a newer stream of the same agent stops the older one for good", async () =
 
 test("a message that does not open stays in the mailbox until its sender was asked to say it anew, and is told", async () => {
   const bob = await open("bob");
-  const stranger = new Stranger(bob);
+  const stranger = new Stranger(service, bob);
   const item = stranger.seal(stranger.message("hello"));
   service.onRequest = (request) => (request === RETRY_REQUESTS ? problem(503, "unavailable") : null);
   service.put(bob.id, { ...item, body: withWrongTag(item.body) });
@@ -455,7 +379,7 @@ test("a message that does not open stays in the mailbox until its sender was ask
 
 test("of more than 128 items that do not open the later ones are answered, so that they cannot fill the window", async () => {
   const bob = await open("bob");
-  const stranger = new Stranger(bob);
+  const stranger = new Stranger(service, bob);
   const { body } = stranger.seal(stranger.message("never sent"));
   const failing = Array.from({ length: 130 }, () => {
     const itemId = makeMessageId(Date.now(), nodeRandom);
@@ -472,7 +396,7 @@ test("of more than 128 items that do not open the later ones are answered, so th
 
 test("an authentic message without a frame is refused for good, each time it comes, and the ratchet goes on", async () => {
   const bob = await open("bob");
-  const stranger = new Stranger(bob);
+  const stranger = new Stranger(service, bob);
   const { me, peer } = stranger;
   const messageId = makeMessageId(Date.now(), nodeRandom);
   const frame = Buffer.concat([encodeFrame({ contentType: "text/plain", body: Buffer.from("x") }), Buffer.of(1)]);
@@ -492,7 +416,7 @@ test("an authentic message without a frame is refused for good, each time it com
 
 test("an item that is not the envelope it is said to be is refused for good", async () => {
   const bob = await open("bob");
-  const stranger = new Stranger(bob);
+  const stranger = new Stranger(service, bob);
   const item = stranger.seal(stranger.message("hello"));
   service.put(bob.id, { ...item, itemId: makeMessageId(Date.now(), nodeRandom) });
   service.put(bob.id, { ...item, body: Buffer.from("garbage") });
@@ -505,7 +429,7 @@ test.each([
   ["is no request", "malformed", () => Buffer.from("{}")],
 ])("a retry request that %s is refused for good", async (_law, code, body) => {
   const bob = await open("bob");
-  const stranger = new Stranger(bob);
+  const stranger = new Stranger(service, bob);
   const itemId = makeMessageId(Date.now(), nodeRandom);
   service.put(bob.id, { kind: "retry", senderId: stranger.me.agentId, itemId, body: body() });
   await until(() => service.account(bob.id).mailbox.length === 0);
@@ -514,7 +438,7 @@ test.each([
 
 test("a message in repair of one that was delivered is acknowledged and dropped; of a lost one it is delivered, once", async () => {
   const bob = await open("bob");
-  const stranger = new Stranger(bob);
+  const stranger = new Stranger(service, bob);
   const [delivered, lost] = [stranger.message("hello"), stranger.message("lost")];
   service.put(bob.id, stranger.seal(delivered));
   await take(bob, 1);
@@ -535,7 +459,7 @@ test("a message in repair of one that was delivered is acknowledged and dropped;
 
 test("a message that says it is in place of itself arrives once, and does not stop the agent", async () => {
   const bob = await open("bob");
-  const stranger = new Stranger(bob);
+  const stranger = new Stranger(service, bob);
   const odd = stranger.message("odd");
   service.put(bob.id, stranger.seal({ ...odd, contentType: `text/plain; in-repair-of=${odd.messageId}` }));
   service.put(bob.id, stranger.seal(stranger.message("next")));

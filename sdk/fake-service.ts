@@ -218,8 +218,8 @@ export class FakeService {
     }
     account.signedPrekey = signed_prekey ?? account.signedPrekey;
     account.lastResortKemPrekey = last_resort_kem_prekey ?? account.lastResortKemPrekey;
-    account.oneTimePrekeys.push(...one_time_prekeys);
-    account.kemPrekeys.push(...kem_prekeys);
+    account.oneTimePrekeys.push(...one_time_prekeys.filter((prekey) => isNew(account, prekey)));
+    account.kemPrekeys.push(...kem_prekeys.filter((prekey) => isNew(account, prekey)));
     return [200, { one_time_prekeys_remaining: account.oneTimePrekeys.length }];
   }
 
@@ -380,6 +380,10 @@ export class FakeService {
     const { recipientId } = message;
     this.send(message.senderId, [{ type: "receipt", status: told, recipientId, messageId, at: Date.now(), code }]);
   }
+}
+
+function isNew({ oneTimePrekeys, kemPrekeys }: Account, prekey: Json): boolean {
+  return ![...oneTimePrekeys, ...kemPrekeys].some((known) => known["id"] === prekey["id"]);
 }
 
 function stockOf({ signedPrekey, lastResortKemPrekey, oneTimePrekeys, kemPrekeys }: Account): Json {

@@ -5,6 +5,7 @@
 import { decodeEnvelope, type Envelope } from "../protocol/envelope.ts";
 import type { Frame } from "../protocol/frame.ts";
 import type { Identity } from "../protocol/identity.ts";
+import { REPAIRS_MAX } from "../protocol/limits.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
 import { openEnvelope, type PrekeyLookup, planRepair } from "../protocol/peer.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
@@ -86,13 +87,14 @@ export class Opener {
     }
   }
 
-  /** A request for what has ended, or was never said, is done with. */
+  /** A request for what has ended, was never said, or was said anew as often as may be, is done with. */
   #openRequest({ senderId, body }: ItemFrame, now: number): Opening {
     try {
       const request = retryRequestFromBytes(body);
       if (request.recipientId !== senderId) throw new Refusal("malformed");
       const { outbox, peers } = this.#store;
-      if (outbox.repairable(request.messageId)?.recipientId !== senderId) return ANSWERED;
+      const asked = outbox.repairable(request.messageId);
+      if (asked?.recipientId !== senderId || (asked.repairs?.count ?? 0) >= REPAIRS_MAX) return ANSWERED;
       planRepair(nodePrimitives, this.#me, peers.get(senderId), request, now);
       return { type: "retry-request", request, rekeyIn: null };
     } catch (error) {

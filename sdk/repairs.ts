@@ -31,7 +31,7 @@ const REQUEST_AGE_MS_MAX = 6 * DAY_MS;
  * A peer that lost its sessions asks for many messages at once, and all its peers are asked: answers are spread over this time. Longer
  * for what failed before, so that two ends that never agree do not keep each other busy.
  */
-const ANSWER_JITTER_MS = 500;
+const ANSWER_JITTER_MS = 250;
 const ANYBODY = "";
 
 const ANSWER_RETRY_MS = { firstMs: 5_000, lastMs: 10 * 60_000 };

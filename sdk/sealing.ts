@@ -8,7 +8,7 @@
 import { encodeEnvelope } from "../protocol/envelope.ts";
 import { padme } from "../protocol/frame.ts";
 import { type Identity, isAgentId } from "../protocol/identity.ts";
-import { BUNDLE_AGE_MS_MAX, CIPHERTEXT_BYTES_MAX, REPAIRS_MAX } from "../protocol/limits.ts";
+import { BUNDLE_AGE_MS_MAX, CIPHERTEXT_BYTES_MAX } from "../protocol/limits.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
 import {
   initiate,
@@ -112,11 +112,11 @@ export class Sealing {
    * Says the content of a message that has not ended under a new id, and ends the old one (protocol.md §4): because its recipient asks for it, in a new
    * session if the request is about the current one, or (`retry` null) because the service may not take the old id any more.
    *
-   * Resolves to the new id; to null when there is nothing (more) to say: it has ended, or was said anew five times. Rejects as `seal` does.
+   * Resolves to the new id; to null when there is nothing to say (any more). Rejects as `seal` does.
    */
   sealAnew(recipientId: string, messageId: string, retry: RetryRequest | null): Promise<string | null> {
     return new Promise((resolve, reject) => {
-      const say = () => this.#anew(recipientId, messageId, retry);
+      const say = () => this.#anew(recipientId, messageId);
       this.#take({ recipientId, say, retry, signal: undefined, resolve, reject });
     });
   }
@@ -194,12 +194,11 @@ export class Sealing {
     return isWithout && lastingSession(peer, now) !== null ? null : {};
   }
 
-  #anew(recipientId: string, messageId: string, retry: RetryRequest | null): Saying | null {
+  #anew(recipientId: string, messageId: string): Saying | null {
     const found = this.#ports.store.outbox.repairable(messageId);
     if (found === null || found.recipientId !== recipientId) return null;
     if (found.isControl) return { content: REKEY, isControl: true, repairs: null, replaces: messageId };
     const { firstId, count } = found.repairs ?? { firstId: messageId, count: 0 };
-    if (retry !== null && count >= REPAIRS_MAX) return null;
     const contentType = withRepairParameter(found.content.contentType, firstId);
     return {
       content: { contentType, body: found.content.body },

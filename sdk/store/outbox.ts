@@ -6,7 +6,7 @@
  */
 
 import type { DatabaseSync } from "node:sqlite";
-import { DAY_MS } from "../../protocol/limits.ts";
+import { DAY_MS, REPAIRS_MAX } from "../../protocol/limits.ts";
 import { type Content, decodeContent, encodeContent } from "./content.ts";
 import type { Sealer } from "./seal.ts";
 
@@ -120,7 +120,7 @@ export class Outbox {
 
   /**
    * Its recipient could not open it: it waits for the request to say it anew. False when there is nothing to wait for: an unknown message, one
-   * that has ended or whose content is not kept, a control message.
+   * that has ended or whose content is not kept, one that was said anew as often as may be, a control message.
    */
   awaitRepair(messageId: string, { at, code }: { readonly at: number; readonly code: string }): boolean {
     return this.#statements.awaitRepair.run(code, at + REPAIR_AWAITED_MS, messageId, FIRST_END).changes > 0;
@@ -245,7 +245,7 @@ function prepare(database: DatabaseSync) {
     ),
     awaitRepair: database.prepare(
       `UPDATE outbox SET code = ?, repair_until = coalesce(repair_until, ?)
-       WHERE message_id = ? AND state < ? AND is_control = 0 AND sealed_content IS NOT NULL`,
+       WHERE message_id = ? AND state < ? AND is_control = 0 AND sealed_content IS NOT NULL AND repairs < ${REPAIRS_MAX}`,
     ),
     unrepaired: database.prepare("SELECT message_id, code FROM outbox WHERE repair_until < ? AND state < ?"),
     repairable: database.prepare(

@@ -1,0 +1,203 @@
+import { beforeEach, expect, test } from "vitest";
+import { decodeEnvelope, encodeEnvelope } from "../protocol/envelope.ts";
+import { makeMessageId } from "../protocol/message-id.ts";
+import { forgetSessions } from "../protocol/peer.ts";
+import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
+import { makeRetryRequest, type RetryRequest, retryRequestToJson } from "../protocol/retry-request.ts";
+import type { Agent } from "./agent.ts";
+import { type FakeService, problem } from "./fake-service.ts";
+import { firstProblem, take, texts, until, useStage } from "./stage-for-tests.ts";
+import { Store } from "./store/store.ts";
+
+const RETRY_REQUESTS = "POST /messaging/retry-requests";
+
+const stage = useStage();
+const { open } = stage;
+let service: FakeService;
+
+beforeEach(() => {
+  ({ service } = stage);
+});
+
+/** What an agent that is closed does not know any more when it is opened again. */
+async function inStore(name: string, change: (store: Store) => void): Promise<void> {
+  const store = Store.open({ path: `${stage.folder}/${name}.db` });
+  await store.commit(() => change(store));
+  store.close();
+}
+
+const loseSessions = (name: string, peerId: string) =>
+  inStore(name, (store) => store.peers.put(forgetSessions(store.peers.get(peerId))));
+
+/** Two agents of whom each has answered the other. */
+async function acquainted(): Promise<[Agent, Agent]> {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  await alice.send(bob.id, "hello Bob");
+  await take(bob, 1);
+  await bob.send(alice.id, "hello Alice");
+  await take(alice, 1);
+  return [alice, bob];
+}
+
+/** Spoils what arrives for the tag, so often. */
+function damage(times: number): void {
+  let left = times;
+  service.onItem = (item) => {
+    if (item.kind !== "message" || left-- <= 0) return [item];
+    const envelope = decodeEnvelope(item.body);
+    return [{ ...item, body: encodeEnvelope({ ...envelope, authTag: envelope.authTag.map((byte) => byte ^ 1) }) }];
+  };
+}
+
+function retryItems(): number {
+  return service.requests.filter((request) => request === RETRY_REQUESTS).length;
+}
+
+/** Puts a request of a peer into the mailbox of `to`. */
+function putRequest(to: Agent, request: RetryRequest): string {
+  const itemId = makeMessageId(Date.now(), nodeRandom);
+  const body = Buffer.from(JSON.stringify(retryRequestToJson(request)));
+  service.put(to.id, { kind: "retry", senderId: request.recipientId, itemId, body });
+  return itemId;
+}
+
+test("what a peer that lost its sessions cannot open is said anew in a new session, arrives once, and keeps its name", async () => {
+  const [alice, bob] = await acquainted();
+  const receipts = alice.receipts();
+  await bob.close();
+  await loseSessions("bob", alice.id);
+  const sent = await alice.send(bob.id, "into the void");
+  const again = await open("bob");
+  const [message] = await take(again, 1);
+  expect(message?.text()).toBe("into the void");
+  expect(message?.contentType).toBe("text/plain; charset=utf-8");
+  expect(message?.id).not.toBe(sent.messageId);
+  await sent.acknowledged();
+  expect(alice.status(sent.messageId)).toMatchObject({ state: "acknowledged", messageId: sent.messageId });
+  await until(() => service.account(bob.id).mailbox.length + service.account(alice.id).mailbox.length === 0);
+  expect(service.refused).toEqual([{ messageId: sent.messageId, code: "session-unknown" }]);
+  const told: string[] = [];
+  while (told.at(-1) !== "acknowledged") {
+    const { value } = await receipts.next();
+    if (value?.messageId === sent.messageId) told.push(value.state);
+  }
+  expect(told).not.toContain("discarded");
+  await again.send(alice.id, "and back");
+  expect(texts(await take(alice, 1))).toEqual(["and back"]);
+  await alice.send(bob.id, "in the same session");
+  expect(texts(await take(again, 1))).toEqual(["in the same session"]);
+  expect(retryItems()).toBe(1);
+});
+
+test("many messages that fail together are all said anew, in one new session", async () => {
+  const [alice, bob] = await acquainted();
+  await bob.close();
+  await loseSessions("bob", alice.id);
+  const claims = () => service.requests.filter((request) => request.includes("/prekeys/")).length;
+  const before = claims();
+  const bodies = Array.from({ length: 20 }, (_, n) => `message ${n}`);
+  await alice.sendMany(bodies.map((body) => ({ to: bob.id, body })));
+  const again = await open("bob");
+  expect(texts(await take(again, 20)).sort()).toEqual(bodies.sort());
+  await until(() => service.account(bob.id).mailbox.length + service.account(alice.id).mailbox.length === 0);
+  expect(claims() - before).toBe(1);
+});
+
+test("the first message of all, when it does not open, is said anew under other prekeys", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  damage(1);
+  const sent = await alice.send(bob.id, "first");
+  expect(texts(await take(bob, 1))).toEqual(["first"]);
+  await sent.acknowledged();
+  const initiations = service.sent.map(({ bytes }) => Buffer.from(decodeEnvelope(bytes).initiation).toString("hex"));
+  expect(new Set(initiations).size).toBe(2);
+});
+
+test("a message is said anew five times, and then its sender hears that it did not open", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  damage(Number.POSITIVE_INFINITY);
+  const sent = await alice.send(bob.id, "never");
+  await until(() => retryItems() === 6, 20_000);
+  await expect(sent.acknowledged()).rejects.toMatchObject({ code: "auth-failed", messageId: sent.messageId });
+  await until(() => service.account(alice.id).mailbox.length === 0);
+  expect(service.sent).toHaveLength(6);
+  expect(alice.status(sent.messageId)).toMatchObject({ state: "discarded", code: "auth-failed" });
+  expect((await firstProblem(bob, "not-opened")).item).toMatchObject({ code: "auth-failed", isRefused: false });
+});
+
+test("a request comes before or after the refusal, twice, and on a new connection: the content is said anew once", async () => {
+  const [alice, bob] = await acquainted();
+  service.onRequest = (request) => (request === RETRY_REQUESTS ? [202, { item_id: "not handed on" }] : null);
+  damage(1);
+  const sent = await alice.send(bob.id, "once");
+  await until(() => service.refused.length === 1);
+  const { bytes } = service.sent.at(-1) as { bytes: Uint8Array };
+  await bob.close();
+  const me = Store.open({ path: `${stage.folder}/bob.db` });
+  const identity = me.accounts.identity();
+  me.close();
+  if (identity === null) throw new Error("Bob has an identity");
+  const failed = decodeEnvelope(bytes);
+  const request = makeRetryRequest(nodePrimitives, identity, failed, Date.now());
+  putRequest(alice, request);
+  putRequest(alice, request);
+  service.disconnect(alice.id);
+  const again = await open("bob");
+  expect(texts(await take(again, 1))).toEqual(["once"]);
+  await sent.acknowledged();
+  await until(() => service.account(alice.id).mailbox.length === 0);
+  expect(service.sent.filter(({ messageId }) => messageId > sent.messageId)).toHaveLength(1);
+});
+
+test("a request that somebody else signed, that is not about this agent's message, or comes after the end changes nothing", async () => {
+  const [alice, bob] = await acquainted();
+  const kept = await alice.send(bob.id, "not read yet");
+  const envelope = decodeEnvelope(service.sent.at(-1)?.bytes ?? new Uint8Array(0));
+  const facts = { ...envelope, time: Date.now(), signature: new Uint8Array(64) };
+  const sentBefore = service.sent.length;
+  const forged = putRequest(alice, facts);
+  const others = putRequest(alice, { ...facts, messageId: makeMessageId(Date.now(), nodeRandom) });
+  await until(() => service.account(alice.id).mailbox.length === 0);
+  expect(service.refused).toContainEqual({ messageId: forged, code: "signature-invalid" });
+  expect(service.acked).toContain(others);
+  expect(texts(await take(bob, 1))).toEqual(["not read yet"]);
+  await kept.acknowledged();
+  const late = putRequest(alice, facts);
+  await until(() => service.acked.includes(late));
+  expect(service.sent).toHaveLength(sentBefore);
+});
+
+test("a request that the service does not take now is made again; one that it never takes ends the message with its code", async () => {
+  const [alice, bob] = await acquainted();
+  let answers = 0;
+  service.onRequest = (request) =>
+    request === RETRY_REQUESTS && answers++ < 2 ? problem(503, "unavailable", {}) : null;
+  damage(1);
+  const sent = await alice.send(bob.id, "patience");
+  expect(texts(await take(bob, 1))).toEqual(["patience"]);
+  await sent.acknowledged();
+  service.onRequest = (request) => (request === RETRY_REQUESTS ? problem(404, "recipient-unknown") : null);
+  damage(1);
+  await alice.send(bob.id, "nobody to ask");
+  await until(() => service.refused.length === 2);
+  expect(service.account(bob.id).mailbox).toHaveLength(0);
+});
+
+test("a message that could not be opened and that nobody asks for ends after a week, with its code", async () => {
+  const [alice, bob] = await acquainted();
+  service.onRequest = (request) => (request === RETRY_REQUESTS ? problem(404, "recipient-unknown") : null);
+  damage(1);
+  const sent = await alice.send(bob.id, "given up");
+  const acknowledged = sent.acknowledged();
+  acknowledged.catch(() => {});
+  await until(() => service.refused.length === 1);
+  await until(() => alice.status(sent.messageId)?.code === "auth-failed");
+  await alice.close();
+  await expect(acknowledged).rejects.toMatchObject({ code: "closed" });
+  await inStore("alice", (store) => {
+    const later = Date.now() + 8 * 86_400_000;
+    expect(store.outbox.endUnrepaired(later).map(({ messageId }) => messageId)).toEqual([sent.messageId]);
+  });
+  const again = await open("alice");
+  expect(again.status(sent.messageId)).toMatchObject({ state: "discarded", code: "auth-failed" });
+});

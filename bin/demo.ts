@@ -14,8 +14,9 @@ import { showProgress } from "../infra/local/progress.ts";
 import { type Stack, startStack } from "../infra/local/stack.ts";
 import { Agent } from "../sdk/agent.ts";
 import type { InboxMessage } from "../sdk/message.ts";
-import { openCodec } from "../streams/codec.ts";
-import { openKafka } from "../streams/kafka.ts";
+import { type Codec, openCodec } from "../streams/codec.ts";
+import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
+import { claimAsCrowd, readRefill, readSessions } from "./demo/keys.ts";
 import { hirePostman } from "./demo/postman.ts";
 import { readTimelines, type Sighting, type Timelines, tally } from "./demo/timeline.ts";
 import { type ServiceProcess, startService } from "./service-process.ts";
@@ -31,6 +32,9 @@ const defaultLines = [
   "Please send the invoice to the usual office.",
   "Thank you, and regards to your human.",
 ];
+
+/** Of the hundred that Bob has published: nine are left, or eight after Alice's. */
+const PREKEYS_CLAIMED = 91;
 
 /** As many as can be looked at; the rest is counted. */
 const LINES_SHOWN_MAX = 12;
@@ -56,7 +60,7 @@ async function main(): Promise<number> {
   try {
     const [api, consumers] = await startServices(stack, services);
     say(`${bold("Service")}  API at ${api.url} (process ${api.pid}), consumers in process ${consumers.pid}\n`);
-    const sent = await talk(api.url, folder, lines);
+    const sent = await talk(api.url, folder, lines, (alice, bob) => showKeys(stack, api.url, alice, bob));
     const good = await showLog(stack, sent);
     if (good && options.keep) await keep(stack, api);
     return good ? 0 : 1;
@@ -126,12 +130,17 @@ async function startServices(
     return service;
   };
   const api = await start({ roles: ["api"], prepare: true });
-  const consumers = await start({ roles: ["queuing", "routing", "acks", "receipts", "relay", "jobs"] });
+  const consumers = await start({ roles: ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"] });
   return [api, consumers];
 }
 
 /** Alice writes every line: some while Bob listens, some while he is offline, some through a postman who mixes them up. */
-async function talk(url: string, folder: string, lines: readonly string[]): Promise<string[]> {
+async function talk(
+  url: string,
+  folder: string,
+  lines: readonly string[],
+  inTheEnd: (alice: Agent, bob: Agent) => Promise<void>,
+): Promise<string[]> {
   const postman = await hirePostman(url);
   const stores = { alice: path.join(folder, "alice.db"), bob: path.join(folder, "bob.db") };
   const alice = await Agent.open({ url: postman.url, storePath: stores.alice });
@@ -164,6 +173,7 @@ async function talk(url: string, folder: string, lines: readonly string[]): Prom
     sent.push(...(await sendAll(bob, alice.id, ["Sorry, I was away. 40 kg it is."])));
     await readMail(alice, "Alice", 1);
     await Promise.all(sent.map((id) => ended(alice, bob, id)));
+    await inTheEnd(alice, bob);
     return sent;
   } finally {
     await Promise.all([alice.close(), bob.close()]);
@@ -211,22 +221,48 @@ async function ended(alice: Agent, bob: Agent, messageId: string): Promise<void>
   throw new Error("a message was not acknowledged in time");
 }
 
-async function showLog(stack: Stack, sent: readonly string[]): Promise<boolean> {
+/** What the log says of the session between the two; then a crowd takes Bob's one-time prekeys. */
+async function showKeys(stack: Stack, url: string, alice: Agent, bob: Agent): Promise<void> {
+  await withLog(stack, async (kafka, codec) => {
+    say(`\n${bold("session.initialized.v1")}: what began between them`);
+    for (const { sessionId, suite, initiatorId } of await readSessions(kafka, codec, [alice.id, bob.id])) {
+      const by = initiatorId === alice.id ? "Alice" : "Bob";
+      const name = suite === 2 ? "suite 2: X25519 and ML-KEM-768, post-quantum" : `suite ${suite}`;
+      say(`  session ${Buffer.from(sessionId).toString("hex").slice(0, 12)}  begun by ${by}, ${name}`);
+      if (suite !== 2) throw new Error("a session is not post-quantum");
+    }
+    say(`\n${bold("A crowd takes Bob's one-time prekeys")}`);
+    await claimAsCrowd(url, bob.id, PREKEYS_CLAIMED, stopping.signal);
+    const { low, refill } = await readRefill(kafka, codec, bob.id);
+    say(`  prekey.low.v1        ${low.oneTimePrekeysRemaining} left after ${PREKEYS_CLAIMED} claims by strangers`);
+    const ms = refill.publishedAt - low.lowAt;
+    say(
+      `  prekey.published.v1  ${ms} ms later Bob's SDK has made ${refill.oneTimePrekeys} more: ${refill.oneTimePrekeysRemaining} left`,
+    );
+  });
+}
+
+async function withLog<T>(stack: Stack, work: (kafka: KafkaDoor, codec: Codec) => Promise<T>): Promise<T> {
   const kafka = openKafka({
     brokers: stack.urls.kafkaBrokers,
     clientId: "sealpost-demo-reader",
     log: pino({ level: "silent" }),
   });
   try {
-    const codec = await openCodec({ registryUrl: stack.urls.registryUrl, register: false });
+    return await work(kafka, await openCodec({ registryUrl: stack.urls.registryUrl, register: false }));
+  } finally {
+    await kafka.close();
+  }
+}
+
+async function showLog(stack: Stack, sent: readonly string[]): Promise<boolean> {
+  return withLog(stack, async (kafka, codec) => {
     const timelines = await readTimelines(kafka, codec);
     say(`\n${bold("Each message's way through the topics")}, in ms after it was appended`);
     for (const id of sent.slice(0, LINES_SHOWN_MAX)) showTimeline(id, timelines.get(id) ?? []);
     if (sent.length > LINES_SHOWN_MAX) say(dim(`  … and ${sent.length - LINES_SHOWN_MAX} more`));
     return showPublicTopics(timelines, sent);
-  } finally {
-    await kafka.close();
-  }
+  });
 }
 
 function showTimeline(messageId: string, sightings: readonly Sighting[]): void {

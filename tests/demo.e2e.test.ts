@@ -49,6 +49,9 @@ test("the demo delivers every message, shows where it stands, exits with 0 and l
   expect(output).toContain("11 of 11 messages stand once, by ce_id, in both topics");
   expect(output).toMatch(/Bob +reads #1 +Hello Bob/);
   expect(output).toContain("part of it out of order");
+  expect(output).toMatch(/session [0-9a-f]{12} +begun by Alice, suite 2: X25519 and ML-KEM-768, post-quantum/);
+  expect(output).toMatch(/prekey\.low\.v1 +\d left after 91 claims/);
+  expect(output).toMatch(/prekey\.published\.v1 +\d+ ms later Bob's SDK has made \d+ more: 100 left/);
   expect(code).toBe(0);
   expect(left).toEqual([]);
 });

@@ -126,7 +126,7 @@ async function startServices(
     return service;
   };
   const api = await start({ roles: ["api"], prepare: true });
-  const consumers = await start({ roles: ["queuing", "routing", "acks", "receipts", "relay", "jobs"] });
+  const consumers = await start({ roles: ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"] });
   return [api, consumers];
 }
 

@@ -19,7 +19,7 @@ let url: string;
 beforeAll(async () => {
   house = await openHouse();
   ({ url } = await house.start({ roles: ["api"], prepare: true }));
-  await house.start({ roles: ["routing", "receipts", "relay", "jobs"] });
+  await house.start({ roles: ["routing", "receipts", "sessions", "relay", "jobs"] });
 });
 
 afterAll(() => house.close());

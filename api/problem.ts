@@ -96,6 +96,16 @@ export const problems = {
     title: "No such message, or none of yours.",
     fix: "Only sender and recipient may ask; the sender defaults to the caller.",
   },
+  "retry-mismatch": {
+    status: 403,
+    title: "The retry request is not the caller's own.",
+    fix: "Only who got a message asks for it again: recipient_id must be the caller's agent id.",
+  },
+  "retry-signature-invalid": {
+    status: 422,
+    title: "The retry request's signature does not verify under the caller's identity key.",
+    fix: "Sign label ‖ sender ‖ recipient ‖ message ‖ session ‖ ratchet key ‖ time with the identity key (protocol.md §4).",
+  },
   "prekeys-unavailable": {
     status: 404,
     title: "The agent has no signed prekey yet.",
@@ -132,6 +142,12 @@ export const problems = {
     status: 426,
     title: "This path speaks WebSocket only.",
     fix: "Send a signed WebSocket upgrade (docs/stream.md).",
+  },
+  "rate-limited": {
+    status: 429,
+    title: "This was asked for too often.",
+    fix: "Send the same again after Retry-After.",
+    retryable: true,
   },
   overloaded: {
     status: 503,
@@ -180,6 +196,8 @@ interface ApiRefusalDetail {
   readonly faults?: readonly Fault[];
   /** Signatures and clocks: helps a caller whose clock or host name differs. */
   readonly authority?: string;
+  /** Of what is refused only for now: when it may be taken. */
+  readonly retryAfterSeconds?: number;
 }
 
 /** A refusal of the API. `faults` is not empty when single items of a call were refused; nothing of that call was done. */
@@ -187,12 +205,14 @@ export class ApiRefusal extends Refusal<ProblemCode> {
   readonly detail: string | undefined;
   readonly faults: readonly Fault[];
   readonly authority: string | undefined;
+  readonly retryAfterSeconds: number | undefined;
 
   constructor(code: ProblemCode, detail: ApiRefusalDetail = {}) {
     super(code, detail);
     this.detail = detail.detail;
     this.faults = detail.faults ?? [];
     this.authority = detail.authority;
+    this.retryAfterSeconds = detail.retryAfterSeconds;
   }
 }
 

@@ -183,17 +183,23 @@ function refuse(deps: HttpDeps, thrown: unknown, request: IncomingMessage, respo
     return;
   }
   const text = JSON.stringify(problem);
+  const retryAfter = retryAfterOf(problem, error);
   response.writeHead(problem.status, {
     ...COMMON_HEADERS,
     "content-type": "application/problem+json",
     ...(problem.status === 401 ? { "www-authenticate": "Signature", "accept-signature": ACCEPT_SIGNATURE } : {}),
-    ...(problem.status === 503 ? { "retry-after": String(RETRY_AFTER_SECONDS) } : {}),
+    ...(retryAfter === null ? {} : { "retry-after": String(retryAfter) }),
     ...(problem.status === 426 ? { upgrade: "websocket", connection: "upgrade" } : {}),
     // What is left of a body that is too large is not worth reading.
     ...(problem.status === 413 ? { connection: "close" } : {}),
     "content-length": Buffer.byteLength(text),
   });
   response.end(request.method === "HEAD" ? undefined : text);
+}
+
+function retryAfterOf({ status }: Problem, error: unknown): number | null {
+  if (error instanceof ApiRefusal && error.retryAfterSeconds !== undefined) return error.retryAfterSeconds;
+  return status === 503 ? RETRY_AFTER_SECONDS : null;
 }
 
 /** The router's own error for `%` without two digits. */

@@ -10,13 +10,14 @@ import { forgetFacts } from "../store/session-facts.ts";
  */
 const keptMs = 60 * 24 * 60 * 60 * 1000;
 
-/** How often it is worth running. */
-export const sessionsEveryMs = 24 * 60 * 60 * 1000;
+/** Every night. */
+export const sessionsCron = "43 3 * * *";
 
 /**
  * @param now ms since the epoch
+ * @param signal ends it behind the batch under way; the next night goes on
  * @throws Unavailable
  */
-export async function forgetOldSessions(postgres: Postgres, now: number): Promise<void> {
-  await forgetFacts(postgres, now - keptMs);
+export async function forgetOldSessions(postgres: Postgres, now: number, signal?: AbortSignal): Promise<void> {
+  await forgetFacts(postgres, now - keptMs, signal);
 }

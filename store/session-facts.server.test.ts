@@ -113,6 +113,19 @@ test("facts are forgotten 60 days after the last message, however many one agent
   expect(await findFacts(postgres, others)).toMatchObject([{ lastAt: now }]);
 });
 
+test("a job that shall end leaves the rest for the next night", async () => {
+  const now = Date.now();
+  const ownerId = sampleAgentId();
+  // What other tests left.
+  await forgetOldSessions(postgres, now);
+  const old = Array.from({ length: 1_500 }, () => someFacts({ ownerId, lastAt: now - 61 * dayMs }));
+  await writeFacts(postgres, old);
+  await forgetOldSessions(postgres, now, AbortSignal.abort());
+  expect(await findFacts(postgres, old)).toHaveLength(500);
+  await forgetOldSessions(postgres, now);
+  expect(await findFacts(postgres, old)).toEqual([]);
+});
+
 test("a pair's facts are remembered for some seconds, the same from both sides; without Redis the database is asked", async () => {
   const initiation = { suite: 1, signedPrekeyId: randomUUID(), oneTimePrekeyId: null, kemPrekeyId: null, at: 5 };
   const facts = someFacts({ initiation });

@@ -150,8 +150,8 @@ export async function factsOfOwner(
 /** Rows of one deletion: some milliseconds, in which nobody else's rows are held. */
 const forgottenRowsMax = 1_000;
 
-/** Deletes what had no message since `before` (ms since the epoch), batch by batch. Returns how many rows. */
-export async function forgetFacts(db: Queryable, before: number): Promise<number> {
+/** Deletes what had no message since `before` (ms since the epoch), batch by batch, until `signal` ends it. Returns how many rows. */
+export async function forgetFacts(db: Queryable, before: number, signal?: AbortSignal): Promise<number> {
   let forgotten = 0;
   for (let from = ""; ; ) {
     const { rows } = await db.query<{ owner_id: string }>({
@@ -168,7 +168,7 @@ export async function forgetFacts(db: Queryable, before: number): Promise<number
       values: [from, before, forgottenRowsMax],
     });
     forgotten += rows.length;
-    if (rows.length < forgottenRowsMax) return forgotten;
+    if (rows.length < forgottenRowsMax || signal?.aborted) return forgotten;
     // Of the last owner there may be more.
     from = rows.at(-1)?.owner_id ?? from;
   }

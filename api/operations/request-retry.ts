@@ -10,6 +10,7 @@ import { nodePrimitives } from "../../protocol/primitives/node.ts";
 import { Refusal, Unavailable } from "../../protocol/refusal.ts";
 import { checkRetryRequest, type RetryRequest, retryRequestToJson } from "../../protocol/retry-request.ts";
 import type { Limit, LimitsDoor } from "../../store/limits.ts";
+import { unlessAway } from "../../store/redis.ts";
 import type { Agent, FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
 import { ApiRefusal } from "../problem.ts";
@@ -116,7 +117,7 @@ function checkSigned(retry: RetryRequest, { identityKey: recipientIdentityKey }:
 
 /** While Redis is away nobody counts: a broken session must not have to wait for it. What Kafka did not take does not count either. */
 async function withinLimit(deps: RequestRetryDeps, pair: string, append: () => Promise<void>): Promise<void> {
-  const allowance = await orNull(deps.limits.consume(RETRIES, pair));
+  const allowance = await unlessAway(deps.limits.consume(RETRIES, pair));
   if (allowance?.allowed === false) {
     throw new ApiRefusal("rate-limited", {
       field: "/retry/sender_id",
@@ -127,16 +128,7 @@ async function withinLimit(deps: RequestRetryDeps, pair: string, append: () => P
   try {
     await append();
   } catch (error) {
-    if (error instanceof Unavailable && allowance !== null) await orNull(deps.limits.giveBack(RETRIES, pair));
-    throw error;
-  }
-}
-
-async function orNull<Result>(work: Promise<Result>): Promise<Result | null> {
-  try {
-    return await work;
-  } catch (error) {
-    if (error instanceof Unavailable) return null;
+    if (error instanceof Unavailable && allowance !== null) await unlessAway(deps.limits.giveBack(RETRIES, pair));
     throw error;
   }
 }

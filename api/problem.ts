@@ -196,8 +196,8 @@ interface ApiRefusalDetail {
   readonly faults?: readonly Fault[];
   /** Signatures and clocks: helps a caller whose clock or host name differs. */
   readonly authority?: string;
-  /** Of what is refused only for now: when it may be taken. */
-  readonly retryAfterSeconds?: number;
+  /** When the same may be asked for again; for the header Retry-After. */
+  readonly retryAfterMs?: number;
 }
 
 /** A refusal of the API. `faults` is not empty when single items of a call were refused; nothing of that call was done. */
@@ -205,14 +205,14 @@ export class ApiRefusal extends Refusal<ProblemCode> {
   readonly detail: string | undefined;
   readonly faults: readonly Fault[];
   readonly authority: string | undefined;
-  readonly retryAfterSeconds: number | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(code: ProblemCode, detail: ApiRefusalDetail = {}) {
     super(code, detail);
     this.detail = detail.detail;
     this.faults = detail.faults ?? [];
     this.authority = detail.authority;
-    this.retryAfterSeconds = detail.retryAfterSeconds;
+    this.retryAfterMs = detail.retryAfterMs;
   }
 }
 
@@ -243,6 +243,12 @@ export interface Problem {
 
 /** Seconds a client should wait before it sends the same again: longer than a Kafka leader election usually takes. */
 export const RETRY_AFTER_SECONDS = 2;
+
+/** What the header Retry-After says; null where it does not belong. */
+export function retryAfterSecondsOf(error: unknown, problem: Problem): number | null {
+  if (error instanceof ApiRefusal && error.retryAfterMs !== undefined) return Math.ceil(error.retryAfterMs / 1000);
+  return problem.status === 503 ? RETRY_AFTER_SECONDS : null;
+}
 
 const clockCodes: ReadonlySet<ProblemCode> = new Set([
   "signature-invalid",

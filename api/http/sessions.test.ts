@@ -298,7 +298,7 @@ describe("retry requests", () => {
     for (const body of [...bodies, ...bodies.slice(0, 5)]) expect((await post(bob, path, body)).status).toBe(202);
     const { problem, headers } = await post(bob, path, request());
     expect(problem).toMatchObject({ status: 429, code: "rate-limited", retryable: true });
-    expect(headers.get("retry-after")).toBe("2");
+    expect(Number(headers.get("retry-after"))).toBeGreaterThan(0);
     expect(ports.appended).toHaveLength(60);
     expect((await post(bob, path, request({ from: carol }))).status).toBe(202);
   });

@@ -122,7 +122,7 @@ async function withinLimit(deps: RequestRetryDeps, pair: string, append: () => P
     throw new ApiRefusal("rate-limited", {
       field: "/retry/sender_id",
       detail: `an agent may ask another ${RETRIES.points} times an hour`,
-      retryAfterSeconds: Math.ceil(allowance.retryAfterMs / 1000),
+      retryAfterMs: allowance.retryAfterMs,
     });
   }
   try {

@@ -2,7 +2,9 @@
  * The ports of the API in memory, for tests: what is appended stands in `appended`, nothing is ever away unless a test says so.
  */
 import { Refusal, Unavailable } from "../protocol/refusal.ts";
+import type { Limit } from "../store/limits.ts";
 import type { StoredItem } from "../store/mailbox.ts";
+import type { SessionFacts } from "../store/session-facts.ts";
 import type { NewEvent } from "../streams/headers.ts";
 import type { Agent } from "./agents.ts";
 import type { HttpDeps } from "./http/route.ts";
@@ -15,6 +17,8 @@ export interface InMemoryPorts extends HttpDeps {
   readonly prekeys: Map<string, UploadPrekeysInput>;
   readonly mailboxes: Map<string, StoredItem[]>;
   readonly messages: MessageStatus[];
+  /** By age, the newest first. */
+  readonly sessionFacts: SessionFacts[];
   readonly remembered: Map<string, Uint8Array>;
   /** Everything that was appended to any topic. */
   readonly appended: NewEvent<unknown>[];
@@ -34,7 +38,9 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
   const claims = new Map<string, { oneTime: { id: string; publicKey: Uint8Array } | null }>();
   const mailboxes = new Map<string, StoredItem[]>();
   const messages: MessageStatus[] = [];
+  const sessionFacts: SessionFacts[] = [];
   const remembered = new Map<string, Uint8Array>();
+  const points = new Map<string, number>();
   const appended: NewEvent<unknown>[] = [];
   const counts = new Map<Counter, number>();
   const bugs: unknown[] = [];
@@ -46,6 +52,11 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
   const need = (door: "kafka" | "postgres" | "redis") => {
     if (away.has(door)) throw new Unavailable(door);
   };
+  const count = ({ name }: Limit, key: string, by: number) => {
+    const used = (points.get(`${name} ${key}`) ?? 0) + by;
+    points.set(`${name} ${key}`, used);
+    return used;
+  };
   const append = async (events: readonly NewEvent<unknown>[]) => {
     need("kafka");
     appended.push(...events);
@@ -56,6 +67,7 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
     prekeys,
     mailboxes,
     messages,
+    sessionFacts,
     remembered,
     appended,
     counts,
@@ -158,6 +170,29 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
       return messages.filter((message) =>
         keys.some(({ senderId, messageId }) => senderId === message.senderId && messageId === message.messageId),
       );
+    },
+    factsOfPair: async (one, other) => {
+      need("postgres");
+      const pairs = [`${one} ${other}`, `${other} ${one}`];
+      return sessionFacts.filter(({ ownerId, peerId }) => pairs.includes(`${ownerId} ${peerId}`));
+    },
+    factsOfOwner: async (ownerId, after, limit) => {
+      need("postgres");
+      const own = sessionFacts.filter((facts) => facts.ownerId === ownerId);
+      const from = own.findIndex(({ peerId, lastAt }) => peerId === after?.peerId && lastAt === after.lastAt) + 1;
+      return own.slice(from, from + limit);
+    },
+    limits: {
+      consume: async (limit, key) => {
+        need("redis");
+        const used = count(limit, key, 1);
+        if (used > limit.points) count(limit, key, -1);
+        return { allowed: used <= limit.points, retryAfterMs: 1_500 };
+      },
+      giveBack: async (limit, key) => {
+        need("redis");
+        count(limit, key, -1);
+      },
     },
     ...overrides,
   };

@@ -96,6 +96,16 @@ export const problems = {
     title: "No such message, or none of yours.",
     fix: "Only sender and recipient may ask; the sender defaults to the caller.",
   },
+  "retry-mismatch": {
+    status: 403,
+    title: "The retry request is not the caller's own.",
+    fix: "Only who got a message asks for it again: recipient_id must be the caller's agent id.",
+  },
+  "retry-signature-invalid": {
+    status: 422,
+    title: "The retry request's signature does not verify under the caller's identity key.",
+    fix: "Sign label ‖ sender ‖ recipient ‖ message ‖ session ‖ ratchet key ‖ time with the identity key (protocol.md §4).",
+  },
   "prekeys-unavailable": {
     status: 404,
     title: "The agent has no signed prekey yet.",
@@ -132,6 +142,12 @@ export const problems = {
     status: 426,
     title: "This path speaks WebSocket only.",
     fix: "Send a signed WebSocket upgrade (docs/stream.md).",
+  },
+  "rate-limited": {
+    status: 429,
+    title: "This was asked for too often.",
+    fix: "Send the same again after Retry-After.",
+    retryable: true,
   },
   overloaded: {
     status: 503,
@@ -180,6 +196,8 @@ interface ApiRefusalDetail {
   readonly faults?: readonly Fault[];
   /** Signatures and clocks: helps a caller whose clock or host name differs. */
   readonly authority?: string;
+  /** When the same may be asked for again; for the header Retry-After. */
+  readonly retryAfterMs?: number;
 }
 
 /** A refusal of the API. `faults` is not empty when single items of a call were refused; nothing of that call was done. */
@@ -187,12 +205,14 @@ export class ApiRefusal extends Refusal<ProblemCode> {
   readonly detail: string | undefined;
   readonly faults: readonly Fault[];
   readonly authority: string | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(code: ProblemCode, detail: ApiRefusalDetail = {}) {
     super(code, detail);
     this.detail = detail.detail;
     this.faults = detail.faults ?? [];
     this.authority = detail.authority;
+    this.retryAfterMs = detail.retryAfterMs;
   }
 }
 
@@ -223,6 +243,12 @@ export interface Problem {
 
 /** Seconds a client should wait before it sends the same again: longer than a Kafka leader election usually takes. */
 export const RETRY_AFTER_SECONDS = 2;
+
+/** What the header Retry-After says; null where it does not belong. */
+export function retryAfterSecondsOf(error: unknown, problem: Problem): number | null {
+  if (error instanceof ApiRefusal && error.retryAfterMs !== undefined) return Math.ceil(error.retryAfterMs / 1000);
+  return problem.status === 503 ? RETRY_AFTER_SECONDS : null;
+}
 
 const clockCodes: ReadonlySet<ProblemCode> = new Set([
   "signature-invalid",

@@ -47,7 +47,7 @@ export interface Pipeline {
 export async function openPipeline(stack: Stack, pairs: number): Promise<Pipeline> {
   const api = await startService(stack.urls, { roles: ["api"], prepare: true, env: { SEALPOST_LOG_LEVEL: "warn" } });
   const consumers = await startService(stack.urls, {
-    roles: ["queuing", "routing", "acks", "receipts", "relay", "jobs"],
+    roles: ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"],
     env: { SEALPOST_LOG_LEVEL: "warn" },
   });
   const window = { histogram: latencyHistogram(), received: 0, refused: 0, accepted: 0 };

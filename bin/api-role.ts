@@ -14,13 +14,16 @@ import { serveStreams } from "../api/stream/upgrade.ts";
 import { findAgents, registerAgent } from "../store/agents.ts";
 import { openDigests } from "../store/digests.ts";
 import { openHandover } from "../store/handover.ts";
+import { openLimits } from "../store/limits.ts";
 import { itemsBySeq, readMailbox } from "../store/mailbox.ts";
 import { findMessages } from "../store/messages.ts";
 import { type NoncesDoor, openNonces } from "../store/nonces.ts";
+import { openPairFacts } from "../store/pair-facts.ts";
 import { openPostgres } from "../store/postgres.ts";
 import { claimBundle, uploadPrekeys } from "../store/prekeys.ts";
 import { openPresence } from "../store/presence.ts";
 import { openRedis } from "../store/redis.ts";
+import { factsOfOwner } from "../store/session-facts.ts";
 import { sweepMailboxes } from "../store/sweep.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
 import { type NewEvent, toOutgoing } from "../streams/headers.ts";
@@ -85,6 +88,9 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     waitForMail: (agentId, signal, ms) => gateway.waitForMail(agentId, signal, ms),
     itemsBySeq: (recipientId, seqs) => itemsBySeq(postgres, recipientId, seqs),
     findMessages: (keys) => findMessages(postgres, keys),
+    factsOfPair: openPairFacts(postgres, redis).ofPair,
+    factsOfOwner: (ownerId, after, limit) => factsOfOwner(postgres, ownerId, after, limit),
+    limits: openLimits(redis),
     readiness: {
       kafka: () => kafkaAnswers(kafka),
       postgres: () => postgres.query({ text: "SELECT 1" }).then(() => true),

@@ -7,6 +7,7 @@ import { queuing } from "../consumers/queuing/queuing.ts";
 import { receipts } from "../consumers/receipts/receipts.ts";
 import { routing } from "../consumers/routing/routing.ts";
 import { createShortcut, type Shortcut } from "../consumers/routing/shortcut.ts";
+import { sessions } from "../consumers/sessions/sessions.ts";
 import { claimsEveryMs, forgetOldClaims } from "../jobs/claims.ts";
 import { keepPartitions, partitionsEveryMs } from "../jobs/partitions.ts";
 import { startRelay as runRelay } from "../jobs/relay.ts";
@@ -48,6 +49,10 @@ export function startQueuing(context: PartContext): Promise<Role> {
 
 export function startAcks(context: PartContext): Promise<Role> {
   return startStateful(context, acks);
+}
+
+export function startSessions(context: PartContext): Promise<Role> {
+  return startStateful(context, sessions);
 }
 
 export async function startRouting(context: PartContext): Promise<Role> {

@@ -17,6 +17,7 @@ const counterHelp: Readonly<Record<CounterName, string>> = {
   messages_refused: "Envelopes refused at ingress.",
   items_received: "Items handed to polling clients.",
   answers_accepted: "Answers (acknowledged or refused) appended.",
+  retry_requests_sent: "Retry requests appended to the log.",
   delivery_reports_lost: "Reports of delivery that Kafka did not take; an answer implies them.",
   bundles_claimed: "Prekey bundles handed out.",
   requests_refused: "Requests refused with a 4xx.",

@@ -10,6 +10,7 @@ import {
   startReceipts,
   startRelay,
   startRouting,
+  startSessions,
 } from "./consumer-role.ts";
 import type { Role } from "./role.ts";
 
@@ -19,6 +20,7 @@ const parts = {
   routing: startRouting,
   acks: startAcks,
   receipts: startReceipts,
+  sessions: startSessions,
   relay: startRelay,
   jobs: startJobs,
 } satisfies Record<string, (context: PartContext) => Promise<Role>>;

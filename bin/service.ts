@@ -1,7 +1,7 @@
 /**
  * The service: any set of its parts in one process.
  *
- *   node bin/service.ts [--prepare] [api] [queuing] [routing] [acks] [receipts] [relay] [jobs]
+ *   node bin/service.ts [--prepare] [api] [queuing] [routing] [acks] [receipts] [sessions] [relay] [jobs]
  *
  * Without a part: all. Prints `ready <url>` on stdout when it serves; logs go to stderr, a JSON line each. Ends with 0 after SIGTERM or
  * SIGINT, with 2 for wrong words or a wrong environment, with 1 when it could not go on: a supervisor starts it again.

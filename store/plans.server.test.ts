@@ -1,11 +1,13 @@
+import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { openSampleDatabase, placeAll, sampleArrival } from "../tests/messaging.ts";
+import { openSampleDatabase, placeAll, sampleAgentId, sampleArrival } from "../tests/messaging.ts";
 import { settle } from "./acks.ts";
 import { readMailbox } from "./mailbox.ts";
 import { dayOf, ensureMessageDays, openMessageDays } from "./message-days.ts";
 import { findMessages } from "./messages.ts";
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 import { place } from "./queuing.ts";
+import { factsOfOwner, factsOfPair, findFacts, forgetFacts, type SessionFacts, writeFacts } from "./session-facts.ts";
 
 let postgres: Postgres;
 beforeAll(async () => {
@@ -101,4 +103,47 @@ test("no statement of the hot path reads a table through, and those that know th
     }
     for (const [table, count] of looks) expect(count, `${name} in ${table}`).toBeLessThanOrEqual(arrivals.length);
   }
+});
+
+test("what is asked of sessions is looked up, and an agent's pages are read in the order of their index", async () => {
+  const [owner, peer] = [sampleAgentId(), sampleAgentId()];
+  const facts = Array.from(
+    { length: 3_000 },
+    (_, n): SessionFacts => ({
+      ownerId: n % 3 === 0 ? owner : sampleAgentId(),
+      peerId: n % 30 === 0 ? peer : sampleAgentId(),
+      sessionId: randomBytes(16),
+      messageId: randomUUID(),
+      dhPublicKey: randomBytes(32),
+      ...{ sendCounter: 1, previousCounter: 0, messages: 1, firstAt: n, lastAt: n, initiation: null },
+    }),
+  );
+  await writeFacts(postgres, facts);
+  await postgres.query({ text: "ANALYZE messaging_session_facts" });
+  const some = facts.slice(0, 20);
+  const plans = await plansOf(async (client) => {
+    await findFacts(client, some);
+    await writeFacts(client, some);
+    await factsOfPair(client, owner, peer);
+    await factsOfOwner(client, owner, null, 100);
+    await forgetFacts(client, 100);
+  });
+  expect([...plans.keys()]).toEqual([
+    "find-session-facts",
+    "write-session-facts",
+    "session-facts-of-pair",
+    "session-facts-of-owner",
+    "forget-session-facts",
+  ]);
+  for (const [name, nodes] of plans) {
+    const kinds = tableScans(nodes).map((node) => node["Node Type"]);
+    expect(kinds, name).not.toContain("Seq Scan");
+  }
+  const looks = (name: string) =>
+    tableScans(plans.get(name) ?? []).reduce((sum, node) => sum + (node["Actual Loops"] ?? 0), 0);
+  expect(looks("find-session-facts")).toBe(some.length);
+  // Both sides of the pair for the names, and both of each of its hundred newest sessions.
+  expect(looks("session-facts-of-pair")).toBeLessThanOrEqual(2 + 2 * 100);
+  expect(looks("session-facts-of-owner")).toBe(1);
+  expect((plans.get("session-facts-of-owner") ?? []).map((node) => node["Node Type"])).not.toContain("Sort");
 });

@@ -5,6 +5,7 @@ import { type Change, settle, type Turned } from "./acks.ts";
 import { openMessageDays } from "./message-days.ts";
 import type { Postgres, Queryable } from "./postgres.ts";
 import { type Arrival, type Placed, place } from "./queuing.ts";
+import { findFacts, type SessionFacts, type SessionKey, writeFacts } from "./session-facts.ts";
 
 export interface Tx {
   readonly queuing: {
@@ -14,6 +15,12 @@ export interface Tx {
   readonly acks: {
     /** `store/acks.ts`: what turned, in the order of the changes. */
     settle<Item extends Change>(changes: readonly Item[]): Promise<readonly Turned<Item>[]>;
+  };
+  readonly sessions: {
+    /** `store/session-facts.ts`: those that are there, in any order. */
+    find(keys: readonly SessionKey[]): Promise<readonly SessionFacts[]>;
+    /** One for each session. */
+    write(facts: readonly SessionFacts[]): Promise<void>;
   };
 }
 
@@ -27,5 +34,6 @@ export function stepTx(postgres: Postgres): (client: Queryable) => Tx {
   return (client) => ({
     queuing: { place: (arrivals) => place(client, days, arrivals) },
     acks: { settle: (changes) => settle(client, changes) },
+    sessions: { find: (keys) => findFacts(client, keys), write: (facts) => writeFacts(client, facts) },
   });
 }

@@ -52,6 +52,11 @@ interface ConsumerBase<In> {
   readonly check?: (record: Inbound<In>) => void;
   /** How many items a record stands for, where it is more than one: a step takes at most 2,000. Pure. */
   readonly itemsOf?: (record: Inbound<In>) => number;
+  /**
+   * `left-to-others`: a record that cannot be used is passed over. For a topic that several groups read: one of them makes its dead letter and
+   * tells the world, and a second would only say the same again. Left out: this group makes them.
+   */
+  readonly deadLetters?: "left-to-others";
   /** What to tell the world about a dead letter, where it had been answered 202. Pure; sees only headers and key. */
   readonly lament?: (record: Rejected, code: string) => readonly Emit[];
 }

@@ -32,7 +32,7 @@ const quiet = pino({ level: "silent" });
 const nothing = () => undefined;
 
 /** Every third event comes in two parts, so that a page or a mark may fall between them. */
-const consumer: StepConsumer<PushRequested, (offsets: string[]) => void> = {
+const usual: StepConsumer<PushRequested, (offsets: string[]) => void> = {
   name: group,
   reads: [pushRequested],
   step: async (batch, tx) => {
@@ -148,7 +148,7 @@ class World {
   }
 }
 
-function openLoop(world: World) {
+function openLoop(world: World, consumer: StepConsumer<PushRequested, (offsets: string[]) => void> = usual) {
   const fatal: unknown[] = [];
   const over = new AbortController();
   const patience = createPatience(quiet, nothing, () => 0);
@@ -175,8 +175,8 @@ function ownedAt(partition: number, position: number): Owned {
 }
 
 /** Fetches and applies until the log's end, as the runner does. */
-async function consume(world: World, fetchMax: number): Promise<readonly unknown[]> {
-  const { loop, outbox, over, fatal } = openLoop(world);
+async function consume(world: World, fetchMax: number, consumer = usual): Promise<readonly unknown[]> {
+  const { loop, outbox, over, fatal } = openLoop(world, consumer);
   await Promise.all(
     world.log.map(async (records, partition) => {
       const owned = ownedAt(partition, 0);
@@ -232,6 +232,17 @@ test("whatever fails, every record is applied once and in order, every event is 
     ),
     { numRuns: 300 },
   );
+});
+
+test("a group that leaves dead letters to others passes bad records over and goes on", async () => {
+  const records = logOf(1, 8, new Set(["0:5"]));
+  const [own = []] = records;
+  // One that its step finds to be bad, and one that was refused before.
+  const log = [own.map((record) => (record.offset === 2 ? { ...record, outcome: { code: "undecodable" } } : record))];
+  const world = new World(log, [], []);
+  expect(await consume(world, 3, { ...usual, deadLetters: "left-to-others" })).toEqual([]);
+  expect(world.applied).toEqual(own.flatMap(({ offset }) => (offset === 2 || offset === 5 ? [] : [`0:${offset}`])));
+  expect(world.published.filter(({ topic }) => topic !== pushRequested.name)).toEqual([]);
 });
 
 test("a bug in a step ends the run and blames no record", async () => {

@@ -95,6 +95,7 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     onCommitted,
   } = options;
   const group = consumer.name;
+  const makesDeadLetters = consumer.deadLetters !== "left-to-others";
   const queues = new Map<string, Queue<In>>();
   const halving = createHalving(stepLimits.records);
   let interruption = new AbortController();
@@ -184,7 +185,8 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     const inbound: Inbound<In>[] = [];
     for (const record of records) {
       if ("code" in record.outcome) {
-        letters.push(...deadLetterRows(codec, group, record, record.outcome.code, consumer.lament));
+        if (makesDeadLetters)
+          letters.push(...deadLetterRows(codec, group, record, record.outcome.code, consumer.lament));
       } else {
         usable.push(record);
         inbound.push(record.outcome.inbound);
@@ -200,8 +202,11 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     for (const slice of slices) {
       for (const { topic, partition, offset, outcome } of slice.records) {
         if (!("code" in outcome)) continue;
-        metrics.deadLetter(group, topic.name, outcome.code);
-        log.warn({ topic: topic.name, partition, offset, code: outcome.code }, "a record became a dead letter");
+        const place = { topic: topic.name, partition, offset, code: outcome.code };
+        if (makesDeadLetters) {
+          metrics.deadLetter(group, topic.name, outcome.code);
+          log.warn(place, "a record became a dead letter");
+        } else log.warn(place, "a record was passed over");
       }
       advance(slice);
     }

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Agent } from "../sdk/agent.ts";
-import { messageAcknowledged, messageDelivered, messageQueued } from "../streams/catalogue.ts";
+import { messageAcknowledged, messageDelivered, messageQueued, sessionInitialized } from "../streams/catalogue.ts";
 import { headersAsText } from "../streams/headers.ts";
 import type { Failpoint } from "../streams/runner-options.ts";
 import { eventually, type House, openHouse } from "./house.ts";
@@ -32,8 +32,12 @@ async function readAll(agent: Agent, read: string[], signal: AbortSignal): Promi
   }
 }
 
+async function initializedBy({ id }: Agent) {
+  return (await house.read(sessionInitialized)).filter(({ decoded }) => decoded.initiatorId === id);
+}
+
 test.each(points)(
-  "queuing and acks killed at %s and started again lose nothing and add only byte-identical repeats",
+  "queuing, acks and sessions killed at %s and started again lose nothing and add only byte-identical repeats",
   async (point) => {
     const alice = await house.agent(`alice-${point}`, url);
     const bob = await house.agent(`bob-${point}`, url);
@@ -42,7 +46,7 @@ test.each(points)(
     const reading = readAll(bob, read, stop.signal);
     const doomed = await Promise.all(
       // Queuing lives two steps longer: without what it stores acks would have nothing to die of.
-      [`queuing:${point}:3`, `acks:${point}:1`].map((failpoint) =>
+      [`queuing:${point}:3`, `acks:${point}:1`, `sessions:${point}:1`].map((failpoint) =>
         house.start({ roles: [failpoint.split(":")[0] ?? ""], env: { SEALPOST_FAILPOINT: failpoint } }),
       ),
     );
@@ -50,16 +54,16 @@ test.each(points)(
     const sent: string[] = [];
     let dead = 0;
     for (const { ended } of doomed) void ended.then(() => (dead += 1));
-    // Until both have died of their failpoint there is always something to do for them.
+    // Until all have died of their failpoint there is always something to do for them.
     for (let index = 1; dead < doomed.length && index <= 2_000; index += 1) {
       bodies.push(`${point} ${index}`);
       sent.push((await alice.send(bob.id, `${point} ${index}`)).messageId);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
-    await eventually("both have died", () => dead === doomed.length);
-    expect(await Promise.all(doomed.map(({ ended }) => ended))).toEqual(["SIGKILL", "SIGKILL"]);
+    await eventually("all have died", () => dead === doomed.length);
+    expect(await Promise.all(doomed.map(({ ended }) => ended))).toEqual(["SIGKILL", "SIGKILL", "SIGKILL"]);
 
-    const heirs = await Promise.all(["queuing", "acks"].map((role) => house.start({ roles: [role] })));
+    const heirs = await Promise.all(["queuing", "acks", "sessions"].map((role) => house.start({ roles: [role] })));
     await eventually("everything is read", () => read.length >= bodies.length, 90_000);
     await eventually("everything is acknowledged", () =>
       sent.every((id) => alice.status(id)?.state === "acknowledged"),
@@ -79,6 +83,11 @@ test.each(points)(
       }
       for (const id of sent) expect(events.get(id)?.size, `${topic.name} of ${id}`).toBe(1);
     }
+    await eventually("Alice's session is told", async () => (await initializedBy(alice)).length > 0);
+    const told = await initializedBy(alice);
+    expect(new Set(told.map(({ headers }) => headersAsText(headers)["ce_id"])).size).toBe(1);
+    expect(new Set(told.map(({ value }) => value?.toString("hex"))).size).toBe(1);
+    expect(told[0]?.decoded.messageId).toBe(sent[0]);
     await Promise.all(heirs.map((heir) => heir.stop()));
     await Promise.all([alice.close(), bob.close()]);
   },

@@ -13,7 +13,7 @@ import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { type ReadRecord, readTopic } from "../streams/read-topic.ts";
 import type { Topic } from "../streams/topic.ts";
 
-export const consumerParts = ["queuing", "routing", "acks", "receipts", "relay", "jobs"];
+export const consumerParts = ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
 
 export interface House {
   readonly stack: Stack;

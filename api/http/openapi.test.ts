@@ -57,6 +57,8 @@ test("the calls of the design are there", () => {
     "get /messaging/messages/{id}",
     "get /messaging/prekeys/{recipient}",
     "get /messaging/receive",
+    "get /messaging/sessions",
+    "get /messaging/sessions/{peer}",
     "get /messaging/stream",
     "get /metrics",
     "get /openapi.json",
@@ -65,6 +67,7 @@ test("the calls of the design are there", () => {
     "post /messaging/agents",
     "post /messaging/messages/status",
     "post /messaging/prekeys/{recipient}",
+    "post /messaging/retry-requests",
     "post /messaging/send",
     "post /messaging/upload-prekeys",
   ]);
@@ -75,7 +78,9 @@ test("every documented call is served, and no other method of its path", async (
     for (const method of methods) {
       const url =
         service.http.url +
-        path.replace("{id}", "0198c0de-7a11-7b2c-9d3e-4f5061728394").replace("{recipient}", service.bob.agentId);
+        path
+          .replace("{id}", "0198c0de-7a11-7b2c-9d3e-4f5061728394")
+          .replace(/\{(recipient|peer)\}/, service.bob.agentId);
       const response = await fetch(url, { method: method.toUpperCase() });
       await response.arrayBuffer();
       if (item[method] === undefined) expect(response.status, `${method} ${path}`).toBe(405);

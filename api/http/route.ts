@@ -10,7 +10,9 @@ import type { MessageStatusDeps } from "../operations/message-status.ts";
 import type { ReceiveDeps } from "../operations/receive.ts";
 import type { RegisterAgentDeps } from "../operations/register-agent.ts";
 import type { ReportDeliveredDeps } from "../operations/report-delivered.ts";
+import type { RequestRetryDeps } from "../operations/request-retry.ts";
 import type { SendDeps } from "../operations/send.ts";
+import type { PairSessionsDeps, SentSessionsDeps } from "../operations/session-facts.ts";
 import type { UploadPrekeysDeps } from "../operations/upload-prekeys.ts";
 import type { ProblemCode } from "../problem.ts";
 import type { NameItem } from "./validation.ts";
@@ -26,7 +28,10 @@ export interface HttpDeps
     AcknowledgeDeps,
     ResolveSeqsDeps,
     ReportDeliveredDeps,
-    MessageStatusDeps {
+    MessageStatusDeps,
+    PairSessionsDeps,
+    SentSessionsDeps,
+    RequestRetryDeps {
   /** `host[:port]` that clients sign as `@authority`; undefined: the Host header is believed. */
   readonly publicAuthority: string | undefined;
   /** By name: is it there? What is not makes the process not ready. A check that throws or hangs counts as no. */

@@ -5,6 +5,7 @@ import { answerItems, poll } from "./routes/mailbox.ts";
 import { manyStatuses, oneStatus } from "./routes/messages.ts";
 import { live, metrics, ready, stream } from "./routes/operations.ts";
 import { sendEnvelopes } from "./routes/send.ts";
+import { pairFacts, retryRequest, sentFacts } from "./routes/sessions.ts";
 
 export const routes: readonly Route[] = [
   register,
@@ -16,6 +17,9 @@ export const routes: readonly Route[] = [
   answerItems,
   oneStatus,
   manyStatuses,
+  retryRequest,
+  sentFacts,
+  pairFacts,
   stream,
   live,
   ready,

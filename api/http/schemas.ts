@@ -204,6 +204,19 @@ export const receiveQuery = z.strictObject({
     .meta({ description: `Items at most, 1 to ${RECEIVE_ITEMS_MAX} (default ${RECEIVE_ITEMS_MAX})`, example: "100" }),
 });
 
+const retryRequest = z
+  .strictObject({
+    kind: z.literal("retry"),
+    sender_id: agentId.describe("Of the failed message"),
+    recipient_id: agentId.describe("Of the failed message: who asks"),
+    message_id: messageId,
+    session_id: base64url(16),
+    dh_public_key: base64url(32),
+    time: timestamp,
+    signature: base64url(64).describe("By the recipient's identity key (protocol.md §4)"),
+  })
+  .meta({ id: "RetryRequest" });
+
 const item = z
   .strictObject({
     seq: seq.describe("Place in the mailbox; 1, 2, 3 …"),
@@ -211,7 +224,7 @@ const item = z
     sender_id: agentId,
     item_id: uuid.describe("The message_id of a message"),
     envelope: envelope.optional().describe("Of kind message"),
-    retry: z.record(z.string(), z.unknown()).optional().describe("Of kind retry: the retry request (protocol.md §4)"),
+    retry: retryRequest.optional().describe("Of kind retry"),
   })
   .meta({ id: "Item" });
 
@@ -305,6 +318,82 @@ const unknownMessage = z
 export const messagesAnswer = z
   .strictObject({ messages: z.array(z.union([messageAnswer, unknownMessage])).describe("In the order of the call") })
   .meta({ id: "MessageStatuses" });
+
+export const retryBody = z
+  .strictObject({ item_id: uuid.describe("UUIDv7 made by the caller, the idempotency key"), retry: retryRequest })
+  .meta({ id: "RetryCall" });
+
+export const retryAnswer = z.strictObject({ item_id: uuid }).meta({ id: "RetryAccepted" });
+
+const cursor = /^(0|[1-9]\d{0,15})\.([A-Za-z0-9_-]{43})\.([A-Za-z0-9_-]{22})$/;
+
+function isCursor(text: string): boolean {
+  const [, lastAt, peer, session] = cursor.exec(text) ?? [];
+  if (lastAt === undefined || peer === undefined || session === undefined) return false;
+  return Number(lastAt) <= Number.MAX_SAFE_INTEGER && isAgentId(peer) && decodeBase64Url(session) !== null;
+}
+
+export const sentSessionsQuery = z.strictObject({
+  after: z
+    .string()
+    .refine(isCursor, { error: "not the cursor of an answer" })
+    .optional()
+    .describe("The cursor of the answer before; left out for the first page"),
+});
+
+export const sentSessionsAnswer = z
+  .strictObject({
+    sessions: z
+      .array(
+        z
+          .strictObject({
+            peer_id: agentId,
+            session_id: base64url(16),
+            dh_public_key: base64url(32),
+            send_counter: u32,
+            message_id: messageId.describe("The caller's newest message in the session"),
+            last_at: timestamp.describe("When it was accepted"),
+          })
+          .meta({ id: "SentSession" }),
+      )
+      .describe("By last_at, newest first"),
+    cursor: z.string().optional().describe("`after` of the next call; absent on the last page"),
+  })
+  .meta({ id: "SentSessions" });
+
+export const pairSessionsPath = z.strictObject({ peer: agentId });
+
+const sessionSide = z
+  .strictObject({
+    dh_public_key: base64url(32),
+    send_counter: u32,
+    previous_counter: u32,
+    message_id: messageId,
+    messages: z.int().min(1).describe("Counted; too low where messages overtook each other"),
+    first_at: timestamp,
+    last_at: timestamp,
+  })
+  .meta({ id: "SessionSide", description: "The newest message of one side, by the time in its id" });
+
+export const pairSessionsAnswer = z
+  .strictObject({
+    sessions: z
+      .array(
+        z
+          .strictObject({
+            session_id: base64url(16),
+            peer_id: agentId,
+            initiator_id: agentId.optional().describe("As far as an initiation was seen"),
+            suite: z.int().optional().describe("1 X3DH, 2 PQXDH with ML-KEM-768"),
+            initialized_at: timestamp.optional(),
+            sent: sessionSide.optional().describe("By the caller"),
+            received: sessionSide.optional().describe("From the peer"),
+          })
+          .meta({ id: "PairSession" }),
+      )
+      .describe("Newest first, at most 100"),
+  })
+  .meta({ id: "PairSessions" });
 
 const problemCode = z.enum(problemCodes as [ProblemCode, ...ProblemCode[]]).meta({ id: "ProblemCode" });
 

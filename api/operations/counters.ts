@@ -11,6 +11,8 @@ export type Counter =
   | "items_received"
   /** Answers (acknowledged or refused) appended. */
   | "answers_accepted"
+  /** Retry requests appended. */
+  | "retry_requests_sent"
   /** Reports of delivery that were lost, because Kafka did not take them: only a hint is missing. */
   | "delivery_reports_lost"
   /** Bundles handed out. */

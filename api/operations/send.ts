@@ -8,7 +8,7 @@
  */
 import { createHash } from "node:crypto";
 import { decodeEnvelope, type Envelope } from "../../protocol/envelope.ts";
-import { CIPHERTEXT_BYTES_MAX, DAY_MS } from "../../protocol/limits.ts";
+import { CIPHERTEXT_BYTES_MAX } from "../../protocol/limits.ts";
 import { messageIdTime } from "../../protocol/message-id.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import type { FindAgents } from "../agents.ts";
@@ -16,6 +16,7 @@ import type { Caller } from "../auth.ts";
 import { ApiRefusal, BatchRefusal, type Fault, type ProblemCode } from "../problem.ts";
 import type { Counted } from "./counters.ts";
 import { type Appender, itemEvent } from "./events.ts";
+import { faultOfIdTime } from "./item-ids.ts";
 
 /** Digests of what Kafka has, per sender and message id. Loses everything at any time; never throws. */
 export interface Digests {
@@ -57,12 +58,6 @@ interface CheckedEnvelope {
 
 /** One call, one frame, one problem document: more envelopes make no call cheaper. */
 export const SEND_ENVELOPES_MAX = 100;
-
-/** protocol.md §5: forgetting ids after 40 days is safe only if old ones cannot come back. */
-const ID_AGE_MS_MAX = 7 * DAY_MS;
-
-/** protocol.md §5: a clock that runs ahead must not decide which session is active. */
-const ID_AHEAD_MS_MAX = 5 * 60 * 1000;
 
 /**
  * @param bodies canonical bytes of 1 to 100 envelopes
@@ -195,25 +190,8 @@ function faultOfEnvelope(envelope: Envelope, caller: Caller, nowMs: number, inde
   if (envelope.timestamp !== idTime) {
     return fault(index, "/timestamp", "timestamp-mismatch", "timestamp is not the time in message_id", messageId);
   }
-  if (idTime < nowMs - ID_AGE_MS_MAX) {
-    return fault(
-      index,
-      "/message_id",
-      "message-id-too-old",
-      "the time in message_id is more than 7 days ago",
-      messageId,
-    );
-  }
-  if (idTime > nowMs + ID_AHEAD_MS_MAX) {
-    return fault(
-      index,
-      "/message_id",
-      "message-id-in-future",
-      "the time in message_id is more than 5 minutes ahead",
-      messageId,
-    );
-  }
-  return null;
+  const late = faultOfIdTime("message_id", idTime, nowMs);
+  return late === null ? null : fault(index, "/message_id", late.code, late.detail, messageId);
 }
 
 function refuse(deps: SendDeps, faults: readonly Fault[]): void {

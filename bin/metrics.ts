@@ -66,6 +66,12 @@ export function createMetrics() {
       help: "Answers lost because too many waited for Kafka; their items are sent again on the next connection.",
       registers,
     }),
+    jobRuns: new Counter({
+      name: "sealpost_job_runs_total",
+      help: "Runs of what the clock starts, by how they ended; a failed one is tried again.",
+      labelNames: ["job", "outcome"] as const,
+      registers,
+    }),
     records: new Counter({
       name: "sealpost_consumer_records_total",
       help: "Records applied.",

@@ -2,15 +2,8 @@
  * The parts of the service by name. Any set of them runs in one process; deleting one here and its folder deletes it.
  */
 import { startApi } from "./api-role.ts";
-import {
-  type PartContext,
-  startAcks,
-  startJobs,
-  startQueuing,
-  startReceipts,
-  startRelay,
-  startRouting,
-} from "./consumer-role.ts";
+import { type PartContext, startAcks, startQueuing, startReceipts, startRelay, startRouting } from "./consumer-role.ts";
+import { startJobs } from "./jobs-role.ts";
 import type { Role } from "./role.ts";
 
 const parts = {

@@ -23,10 +23,11 @@ import { openPresence } from "../store/presence.ts";
 import { openRedis } from "../store/redis.ts";
 import { sweepMailboxes } from "../store/sweep.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
-import { type NewEvent, toOutgoing } from "../streams/headers.ts";
+import { toOutgoing } from "../streams/headers.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { openProducer, type Producer } from "../streams/producer.ts";
 import type { Config } from "./config.ts";
+import { factOf } from "./facts.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Role } from "./role.ts";
 
@@ -120,12 +121,6 @@ async function memoryBegun(nonces: NoncesDoor): Promise<void> {
 
 function eventAppender(codec: Codec, producer: Producer): EventAppender {
   return { append: (events) => producer.append(events.map((event) => toOutgoing(codec, event))) };
-}
-
-/** A fact of the API waits in PostgreSQL for the relay, encoded as it will be published. */
-function factOf(codec: Codec, event: NewEvent<unknown>) {
-  const { topic, key, value, headers } = toOutgoing(codec, event);
-  return { id: event.id, topic, key: String(key), value, headers };
 }
 
 async function kafkaAnswers(kafka: KafkaDoor): Promise<boolean> {

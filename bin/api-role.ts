@@ -11,6 +11,7 @@ import { startHttp } from "../api/http/server.ts";
 import type { Appender as EventAppender } from "../api/operations/events.ts";
 import { Gateway } from "../api/stream/gateway.ts";
 import { serveStreams } from "../api/stream/upgrade.ts";
+import { rotateNow } from "../jobs/rotation.ts";
 import { findAgents, registerAgent } from "../store/agents.ts";
 import { openDigests } from "../store/digests.ts";
 import { openHandover } from "../store/handover.ts";
@@ -30,6 +31,7 @@ import type { Config } from "./config.ts";
 import { factOf } from "./facts.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Role } from "./role.ts";
+import { joinRotation } from "./rotation.ts";
 
 /** What senders see of deliveries may be a few milliseconds old; the records of many connections travel together. */
 const RECEIPTS_LINGER_MS = 5;
@@ -77,6 +79,7 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     metrics.streams.set(connections);
     metrics.answersDropped.set(answersDropped);
   });
+  const rotation = joinRotation({ codec, postgres, redis, metrics, log });
   const deps: HttpDeps = {
     ...shared,
     storeAgent: ({ fact, ...agent }) => registerAgent(postgres, { ...agent, fact: factOf(codec, fact) }),
@@ -86,6 +89,8 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     waitForMail: (agentId, signal, ms) => gateway.waitForMail(agentId, signal, ms),
     itemsBySeq: (recipientId, seqs) => itemsBySeq(postgres, recipientId, seqs),
     findMessages: (keys) => findMessages(postgres, keys),
+    opsToken: config.opsToken,
+    rotatePrekeys: (agentId) => rotateNow(rotation, agentId, now()),
     readiness: {
       kafka: () => kafkaAnswers(kafka),
       postgres: () => postgres.query({ text: "SELECT 1" }).then(() => true),

@@ -1,8 +1,10 @@
+import { randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DAY_MS } from "../protocol/limits.ts";
 import type { Postgres } from "../store/postgres.ts";
 import { readPrekeyHealth } from "../store/prekey-health.ts";
 import { openSampleDatabase, sampleAgentId } from "../tests/messaging.ts";
+import { insertAgents, insertPrekeys } from "../tests/stocked-agents.ts";
 import { measurePrekeyHealth } from "./prekey-health.ts";
 
 const now = Date.UTC(2026, 5, 1);
@@ -15,22 +17,13 @@ beforeAll(async () => {
 afterAll(() => postgres.close());
 
 async function addAgents(count: number, stock: { signedAgeMs: number | null; oneTime: number; oneTimeAgeMs?: number }) {
-  const ids = Array.from({ length: count }, sampleAgentId);
-  await postgres.query({
-    text: `INSERT INTO messaging_agents (agent_id, identity_key, custody, created_at)
-           SELECT id, '\\x00', 'agent', $2 FROM unnest($1::text[]) AS i (id)`,
-    values: [ids, now],
-  });
-  const add = (type: string, createdAt: number, each: number) =>
-    postgres.query({
-      text: `INSERT INTO messaging_prekeys (agent_id, prekey_id, key_type, public_key, status, created_at)
-             SELECT id, gen_random_uuid(), $2, '\\x00', 'ACTIVE', $3
-             FROM unnest($1::text[]) AS i (id), generate_series(1, $4::int)`,
-      values: [ids, type, createdAt, each],
-    });
-  if (stock.signedAgeMs !== null) await add("signed", now - stock.signedAgeMs, 1);
-  await add("one-time", now - (stock.oneTimeAgeMs ?? 1), stock.oneTime);
-  return ids;
+  const agents = Array.from({ length: count }, () => ({ agentId: sampleAgentId() }));
+  await insertAgents(postgres, agents, "agent", now);
+  const each = (many: number) =>
+    agents.flatMap((agent) => Array.from({ length: many }, () => ({ ...agent, id: randomUUID() })));
+  if (stock.signedAgeMs !== null) await insertPrekeys(postgres, "signed", now - stock.signedAgeMs, each(1));
+  await insertPrekeys(postgres, "one-time", now - (stock.oneTimeAgeMs ?? 1), each(stock.oneTime));
+  return agents;
 }
 
 test("agents with few one-time prekeys and with old signed prekeys are counted over all pages, and the last count is kept", async () => {
@@ -43,7 +36,7 @@ test("agents with few one-time prekeys and with old signed prekeys are counted o
   const [suspended] = await addAgents(1, { signedAgeMs: 31 * DAY_MS, oneTime: 0 });
   await postgres.query({
     text: "UPDATE messaging_agents SET status = 'suspended' WHERE agent_id = $1",
-    values: [suspended],
+    values: [suspended?.agentId],
   });
   await measurePrekeyHealth(postgres, now, signal);
   expect(await readPrekeyHealth(postgres)).toEqual({ low: 6, older7Days: 3, older30Days: 1 });

@@ -13,6 +13,7 @@ import { openRedis, type RedisDoor, redisReady } from "../store/redis.ts";
 import { openSampleDatabase } from "../tests/messaging.ts";
 import { newIdentity } from "../tests/signing.ts";
 import { uniqueName, useStack } from "../tests/stack.ts";
+import { allowKemPrekeys, insertAgents, insertPrekeys } from "../tests/stocked-agents.ts";
 import {
   type RotationDeps,
   type RotationFailure,
@@ -44,9 +45,7 @@ afterAll(() => redis.close());
 
 beforeEach(async () => {
   postgres = await openSampleDatabase();
-  await postgres.query({
-    text: "ALTER TABLE messaging_prekeys DROP CONSTRAINT IF EXISTS messaging_prekeys_key_type_check",
-  });
+  await allowKemPrekeys(postgres);
   keys = new Map();
   stored = [];
   failures = [];
@@ -87,49 +86,28 @@ async function storeInMemory(agentId: string, prekeys: SealedPrekeys, at: number
              WHERE agent_id = $1 AND key_type IN ('signed', 'kem-last-resort') AND status = 'ACTIVE'`,
       values: [agentId],
     });
-    await addPrekeys(agentId, "signed", at, [signedPrekey.id]);
+    await insertPrekeys(postgres, "signed", at, [{ agentId, id: signedPrekey.id }]);
   }
-  if (lastResortKemPrekey !== undefined) await addPrekeys(agentId, "kem-last-resort", at, [lastResortKemPrekey.id]);
-  await addPrekeys(agentId, "one-time", at, idsOf(oneTimePrekeys));
-  await addPrekeys(agentId, "kem", at, idsOf(kemPrekeys));
-}
-
-function idsOf(prekeys: readonly { readonly id: string }[]): string[] {
-  return prekeys.map(({ id }) => id);
+  if (lastResortKemPrekey !== undefined) {
+    await insertPrekeys(postgres, "kem-last-resort", at, [{ agentId, id: lastResortKemPrekey.id }]);
+  }
+  const oneTime = oneTimePrekeys.map(({ id }) => ({ agentId, id }));
+  await insertPrekeys(postgres, "one-time", at, oneTime);
+  const kem = kemPrekeys.map(({ id }) => ({ agentId, id }));
+  await insertPrekeys(postgres, "kem", at, kem);
 }
 
 /** With everything else in stock. */
 async function addAgent(custody: Custody, signedAgeMs: number, oneTime = 20): Promise<Identity> {
   const identity = newIdentity();
   const { agentId, signing } = identity;
-  await postgres.query({
-    text: "INSERT INTO messaging_agents (agent_id, identity_key, custody, created_at) VALUES ($1, $2, $3, $4)",
-    values: [agentId, signing.publicKey, custody, now],
-  });
-  await addPrekeys(agentId, "signed", now - signedAgeMs, [randomUUID()]);
-  await addPrekeys(agentId, "kem-last-resort", now - signedAgeMs, [randomUUID()]);
-  await addPrekeys(
-    agentId,
-    "one-time",
-    now - 1,
-    Array.from({ length: oneTime }, () => randomUUID()),
-  );
-  await addPrekeys(
-    agentId,
-    "kem",
-    now - 1,
-    Array.from({ length: 20 }, () => randomUUID()),
-  );
+  const fresh = (count: number) => Array.from({ length: count }, () => ({ agentId, id: randomUUID() }));
+  await insertAgents(postgres, [{ agentId, identityKey: signing.publicKey }], custody, now);
+  await insertPrekeys(postgres, "signed", now - signedAgeMs, fresh(1));
+  await insertPrekeys(postgres, "kem-last-resort", now - signedAgeMs, fresh(1));
+  await insertPrekeys(postgres, "one-time", now - 1, fresh(oneTime));
+  await insertPrekeys(postgres, "kem", now - 1, fresh(20));
   return identity;
-}
-
-async function addPrekeys(agentId: string, type: string, createdAt: number, ids: readonly string[]): Promise<void> {
-  await postgres.query({
-    name: "add-sample-prekeys",
-    text: `INSERT INTO messaging_prekeys (agent_id, prekey_id, key_type, public_key, signature, status, created_at)
-           SELECT $1, id, $2, '\\x00', '\\x00', 'ACTIVE', $3 FROM unnest($4::uuid[]) AS i (id)`,
-    values: [agentId, type, createdAt, ids],
-  });
 }
 
 async function facts(): Promise<PrekeyRotationFailed[]> {

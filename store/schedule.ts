@@ -33,6 +33,8 @@ export interface ScheduleListener {
 
 /** In seconds; tests are in more of a hurry. */
 export interface ScheduleTimes {
+  /** Between two looks at the clock: below the minute in which a time is due. */
+  readonly tick: number;
   /** Between two looks for work. Nobody waits for a job, and each of them asks in every process. */
   readonly poll: number;
   /** A run that gave no sign of life for this long is another process's to begin. */
@@ -43,7 +45,7 @@ export interface ScheduleTimes {
   readonly retry: number;
 }
 
-const TIMES: ScheduleTimes = { poll: 10, lease: 30, supervise: 30, retry: 30 };
+const TIMES: ScheduleTimes = { tick: 30, poll: 10, lease: 30, supervise: 30, retry: 30 };
 
 export interface Schedule {
   /** False before the first contact with PostgreSQL, and while it is away. */
@@ -68,9 +70,11 @@ const START_SECONDS = 60;
 /** Between two attempts to begin while PostgreSQL is away. */
 const BEGIN_AGAIN_MS = 1_000;
 
-/** What is granted to runs under way at the end, the least that pg-boss takes; after the second, connections are cut. */
+/** What is granted to runs under way at the end: the least that pg-boss takes. */
 const STOP_MS_MAX = 1_000;
+/** After this, connections are cut, again and again, for what waits for one opens the next. */
 const CUT_AFTER_MS = 1_500;
+const CUT_EVERY_MS = 100;
 
 /** Begins in the background and goes on until it is stopped. */
 export function startSchedule(
@@ -79,7 +83,7 @@ export function startSchedule(
   { onDone, onFailed, onTrouble }: ScheduleListener,
   times: Partial<ScheduleTimes> = {},
 ): Schedule {
-  const { poll, lease, supervise, retry } = { ...TIMES, ...times };
+  const { tick, poll, lease, supervise, retry } = { ...TIMES, ...times };
   const stopping = new AbortController();
   const database = openDatabase(postgresUrl);
   let begun = false;
@@ -96,6 +100,8 @@ export function startSchedule(
         return result;
       },
     },
+    cronMonitorIntervalSeconds: tick,
+    cronWorkerIntervalSeconds: Math.max(1, poll),
     superviseIntervalSeconds: supervise,
     monitorIntervalSeconds: supervise,
     // Of pg-boss's own care for large queues nothing is needed: there is one row for each run of the last day.
@@ -161,11 +167,15 @@ export function startSchedule(
     running: () => begun && !troubled,
     async stop() {
       stopping.abort();
-      const cut = setTimeout(() => database.cut(), CUT_AFTER_MS);
+      let cutting: NodeJS.Timeout | undefined;
+      const late = setTimeout(() => {
+        cutting = setInterval(database.cut, CUT_EVERY_MS);
+      }, CUT_AFTER_MS);
       await beginning;
       await boss.stop({ close: false, timeout: STOP_MS_MAX }).catch(() => undefined);
       await database.pool.end().catch(() => undefined);
-      clearTimeout(cut);
+      clearTimeout(late);
+      clearInterval(cutting);
     },
   };
 }

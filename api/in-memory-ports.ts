@@ -81,6 +81,13 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
     counted: (counter, by) => counts.set(counter, (counts.get(counter) ?? 0) + by),
     onBug: (error) => bugs.push(error),
     publicAuthority: undefined,
+    opsToken: "in-memory-token-of-the-operators",
+    rotatePrekeys: async (agentId) => {
+      need("postgres");
+      const agent = agents.get(agentId);
+      if (agent?.status !== "active") return null;
+      return { outcome: "asked", connected: streaming.has(agentId) };
+    },
     redisReady: () => !away.has("redis"),
     readiness: { kafka: () => !away.has("kafka"), postgres: () => !away.has("postgres") },
     metrics: async () => "# HELP up whether it is up\nup 1\n",

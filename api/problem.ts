@@ -58,6 +58,11 @@ export const problems = {
     title: "The agent is not allowed to call any more.",
     fix: "Ask the operator.",
   },
+  "operator-unknown": {
+    status: 401,
+    title: "The operator's token is missing or wrong.",
+    fix: "Send Authorization: Bearer <SEALPOST_OPS_TOKEN>; signatures of agents do not open this call.",
+  },
   malformed: { status: 400, title: "The input does not have the right form.", fix: "See field and detail." },
   "too-many": { status: 400, title: "The call has too many items.", fix: "Spread them over several calls." },
   "too-large": { status: 413, title: "The input is too large.", fix: "Send less in one piece." },
@@ -125,6 +130,16 @@ export const problems = {
     status: 422,
     title: "The identity key is not the canonical encoding of an Ed25519 point of prime order.",
     fix: "Make the key pair with an ordinary Ed25519 library.",
+  },
+  "no-such-agent": {
+    status: 404,
+    title: "No active agent has this id.",
+    fix: "Check the agent id.",
+  },
+  "keys-unavailable": {
+    status: 409,
+    title: "The service does not hold the keys of this agent.",
+    fix: "See to it that this process reaches the keys of server custody; then do the same again.",
   },
   "stream-open": {
     status: 409,

@@ -11,6 +11,7 @@ import { startHttp } from "../api/http/server.ts";
 import type { Appender as EventAppender } from "../api/operations/events.ts";
 import { Gateway } from "../api/stream/gateway.ts";
 import { serveStreams } from "../api/stream/upgrade.ts";
+import { rotateNow } from "../jobs/rotation.ts";
 import { findAgents, registerAgent } from "../store/agents.ts";
 import { openDigests } from "../store/digests.ts";
 import { openHandover } from "../store/handover.ts";
@@ -26,12 +27,14 @@ import { openRedis } from "../store/redis.ts";
 import { factsOfOwner } from "../store/session-facts.ts";
 import { sweepMailboxes } from "../store/sweep.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
-import { type NewEvent, toOutgoing } from "../streams/headers.ts";
+import { toOutgoing } from "../streams/headers.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { openProducer, type Producer } from "../streams/producer.ts";
 import type { Config } from "./config.ts";
+import { factOf } from "./facts.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Role } from "./role.ts";
+import { joinRotation } from "./rotation.ts";
 
 /** What senders see of deliveries may be a few milliseconds old; the records of many connections travel together. */
 const RECEIPTS_LINGER_MS = 5;
@@ -79,6 +82,7 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     metrics.streams.set(connections);
     metrics.answersDropped.set(answersDropped);
   });
+  const rotation = joinRotation({ codec, postgres, redis, metrics, log });
   const deps: HttpDeps = {
     ...shared,
     storeAgent: ({ fact, ...agent }) => registerAgent(postgres, { ...agent, fact: factOf(codec, fact) }),
@@ -91,6 +95,8 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     factsOfPair: openPairFacts(postgres, redis).ofPair,
     factsOfOwner: (ownerId, after, limit) => factsOfOwner(postgres, ownerId, after, limit),
     limits: openLimits(redis),
+    opsToken: config.opsToken,
+    rotatePrekeys: (agentId) => rotateNow(rotation, agentId, now()),
     readiness: {
       kafka: () => kafkaAnswers(kafka),
       postgres: () => postgres.query({ text: "SELECT 1" }).then(() => true),
@@ -126,12 +132,6 @@ async function memoryBegun(nonces: NoncesDoor): Promise<void> {
 
 function eventAppender(codec: Codec, producer: Producer): EventAppender {
   return { append: (events) => producer.append(events.map((event) => toOutgoing(codec, event))) };
-}
-
-/** A fact of the API waits in PostgreSQL for the relay, encoded as it will be published. */
-function factOf(codec: Codec, event: NewEvent<unknown>) {
-  const { topic, key, value, headers } = toOutgoing(codec, event);
-  return { id: event.id, topic, key: String(key), value, headers };
 }
 
 async function kafkaAnswers(kafka: KafkaDoor): Promise<boolean> {

@@ -5,6 +5,9 @@ import { z } from "zod";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
+/** 32 characters of base64 are 192 random bits: nobody guesses them. A header takes printable ASCII without spaces. */
+const opsToken = z.string().regex(/^[\x21-\x7e]{32,}$/, { error: "at least 32 printable characters without a space" });
+
 const environment = z.object({
   SEALPOST_KAFKA_BROKERS: z.string().min(1),
   SEALPOST_REGISTRY_URL: z.url(),
@@ -15,6 +18,8 @@ const environment = z.object({
   SEALPOST_HTTP_HOST: z.string().default("127.0.0.1"),
   /** `host[:port]` that clients sign as @authority, where a proxy rewrites the Host header. */
   SEALPOST_PUBLIC_AUTHORITY: z.string().optional(),
+  /** What operators prove themselves with; without it there are no calls for operators. */
+  SEALPOST_OPS_TOKEN: opsToken.optional(),
   /** Health and metrics of a process without the API; 0 takes a free port. */
   SEALPOST_OPS_PORT: port.default(0),
   SEALPOST_PARTITIONS: z.coerce.number().int().min(1).max(1024).default(8),
@@ -31,10 +36,35 @@ export interface Config {
   readonly httpPort: number;
   readonly httpHost: string;
   readonly publicAuthority: string | undefined;
+  readonly opsToken: string | undefined;
   readonly opsPort: number;
   readonly partitions: number;
   readonly logLevel: string;
   readonly failpoint: string | undefined;
+}
+
+/** What an operator's command needs to ask the service. */
+export interface OperatorConfig {
+  /** Where the API answers, without a slash at the end. */
+  readonly url: string;
+  readonly opsToken: string;
+}
+
+const operatorEnvironment = z.object({
+  SEALPOST_URL: z.url({ protocol: /^https?$/ }).default("http://127.0.0.1:8080"),
+  SEALPOST_OPS_TOKEN: opsToken,
+});
+
+/** @throws Error with one line per variable that is missing or wrong. */
+export function readOperatorConfig(env: NodeJS.ProcessEnv = process.env): OperatorConfig {
+  const parsed = operatorEnvironment.safeParse(env);
+  if (!parsed.success) throw new Error(`The environment is incomplete:\n${linesOf(parsed.error)}`);
+  const { SEALPOST_URL: url, SEALPOST_OPS_TOKEN: token } = parsed.data;
+  return { url: url.replace(/\/+$/, ""), opsToken: token };
+}
+
+function linesOf({ issues }: z.ZodError): string {
+  return issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`).join("\n");
 }
 
 /**
@@ -43,9 +73,8 @@ export interface Config {
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
   const parsed = environment.safeParse(env);
   if (!parsed.success) {
-    const lines = parsed.error.issues.map((issue) => `  ${issue.path.join(".")}: ${issue.message}`);
     throw new Error(
-      `The environment is incomplete:\n${lines.join("\n")}\n` +
+      `The environment is incomplete:\n${linesOf(parsed.error)}\n` +
         "`npm run stack` starts the four servers and prints lines to copy; docs/configuration.md explains each variable.",
     );
   }
@@ -58,6 +87,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     httpPort: values.SEALPOST_HTTP_PORT,
     httpHost: values.SEALPOST_HTTP_HOST,
     publicAuthority: values.SEALPOST_PUBLIC_AUTHORITY,
+    opsToken: values.SEALPOST_OPS_TOKEN,
     opsPort: values.SEALPOST_OPS_PORT,
     partitions: values.SEALPOST_PARTITIONS,
     logLevel: values.SEALPOST_LOG_LEVEL,

@@ -1,5 +1,5 @@
 /**
- * Consumers and jobs of one process, joined with what they need.
+ * Consumers and the relay of one process, joined with what they need.
  */
 import type pino from "pino";
 import { acks } from "../consumers/acks/acks.ts";
@@ -8,13 +8,10 @@ import { receipts } from "../consumers/receipts/receipts.ts";
 import { routing } from "../consumers/routing/routing.ts";
 import { createShortcut, type Shortcut } from "../consumers/routing/shortcut.ts";
 import { sessions } from "../consumers/sessions/sessions.ts";
-import { claimsEveryMs, forgetOldClaims } from "../jobs/claims.ts";
-import { keepPartitions, partitionsEveryMs } from "../jobs/partitions.ts";
 import { startRelay as runRelay } from "../jobs/relay.ts";
-import { Unavailable } from "../protocol/refusal.ts";
 import { holdFacts } from "../store/facts.ts";
 import { openHandover } from "../store/handover.ts";
-import { openPostgres, type Postgres } from "../store/postgres.ts";
+import { openPostgres } from "../store/postgres.ts";
 import { openPresence } from "../store/presence.ts";
 import { openRedis } from "../store/redis.ts";
 import { openSteps } from "../store/steps.ts";
@@ -162,37 +159,4 @@ export async function startRelay({ config, log, fail }: PartContext): Promise<Ro
       await kafka.close();
     },
   };
-}
-
-/** What the clock starts: the days of `messaging_messages`, and claims that are of no use any more. */
-export async function startJobs({ config, log, fail }: PartContext): Promise<Role> {
-  const postgres = openPostgres(config.postgresUrl, { applicationName: "sealpost-jobs", connectionsMax: 2 });
-  const jobs = [
-    every(partitionsEveryMs, postgres, keepPartitions, log, fail),
-    every(claimsEveryMs, postgres, forgetOldClaims, log, fail),
-  ];
-  return {
-    stop: async () => {
-      for (const job of jobs) clearInterval(job);
-      await postgres.close();
-    },
-  };
-}
-
-/** Now, and then again and again. What is away is tried at the next turn; any other failure is a bug. */
-function every(
-  ms: number,
-  postgres: Postgres,
-  job: (postgres: Postgres, now: number) => Promise<void>,
-  log: pino.Logger,
-  fail: (error: unknown) => void,
-): NodeJS.Timeout {
-  const turn = () => {
-    job(postgres, Date.now()).catch((error: unknown) => {
-      if (error instanceof Unavailable) log.warn({ err: error }, "a job could not run; it is tried again");
-      else fail(error);
-    });
-  };
-  turn();
-  return setInterval(turn, ms);
 }

@@ -36,17 +36,17 @@ export function createMetrics() {
     ]),
   );
   const counted: Counted = (counter, by) => counters.get(counter)?.inc(by);
-  const scrapes: (() => void)[] = [];
+  const scrapes: (() => void | Promise<void>)[] = [];
   return {
     registry,
     counted,
     /** Text for Prometheus, after everyone who measures at that moment has done so. */
-    text: () => {
-      for (const measure of scrapes) measure();
+    text: async () => {
+      await Promise.all(scrapes.map((measure) => measure()));
       return registry.metrics();
     },
-    /** Registers what is measured only when somebody looks. */
-    onScrape: (measure: () => void) => {
+    /** Registers what is measured only when somebody looks; soon, for they wait, and without failing. */
+    onScrape: (measure: () => void | Promise<void>) => {
       scrapes.push(measure);
     },
     queued: new Counter({
@@ -65,6 +65,29 @@ export function createMetrics() {
     answersDropped: new Gauge({
       name: "messaging_stream_answers_dropped",
       help: "Answers lost because too many waited for Kafka; their items are sent again on the next connection.",
+      registers,
+    }),
+    rotations: new Counter({
+      name: "messaging_prekey_rotations_total",
+      help: "Rotations of signed prekeys of server custody, by how they ended; failed ones are tried again.",
+      labelNames: ["outcome"] as const,
+      registers,
+    }),
+    prekeysLow: new Gauge({
+      name: "messaging_agents_prekeys_low",
+      help: "Agents with fewer than 10 one-time prekeys, as last counted by the job.",
+      registers,
+    }),
+    signedPrekeysOld: new Gauge({
+      name: "messaging_agents_signed_prekey_old",
+      help: "Agents whose signed prekey in force is older than so many days, as last counted by the job.",
+      labelNames: ["days"] as const,
+      registers,
+    }),
+    jobRuns: new Counter({
+      name: "sealpost_job_runs_total",
+      help: "Runs of what the clock starts, by how they ended; a failed one is tried again.",
+      labelNames: ["job", "outcome"] as const,
       registers,
     }),
     records: new Counter({

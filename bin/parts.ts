@@ -5,13 +5,13 @@ import { startApi } from "./api-role.ts";
 import {
   type PartContext,
   startAcks,
-  startJobs,
   startQueuing,
   startReceipts,
   startRelay,
   startRouting,
   startSessions,
 } from "./consumer-role.ts";
+import { startJobs } from "./jobs-role.ts";
 import type { Role } from "./role.ts";
 
 const parts = {

@@ -43,6 +43,8 @@ async function main(): Promise<number> {
     setTimeout(() => process.exit(1), STOP_MS_MAX).unref();
     // In the order opposite to the start: what takes new work ends first.
     for (const role of roles.reverse()) await role.stop().catch((error) => log.warn({ err: error }, "stopping"));
+    // Listened to, the channel to the parent would keep the process until it is cut down.
+    if (process.connected) process.disconnect?.();
   }
 }
 

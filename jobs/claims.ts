@@ -6,8 +6,8 @@ import { forgetClaims } from "../store/prekeys.ts";
 
 const keptMs = 24 * 60 * 60 * 1000;
 
-/** How often it is worth running. */
-export const claimsEveryMs = 60 * 60 * 1000;
+/** Every hour. */
+export const claimsCron = "17 * * * *";
 
 /**
  * @param now ms since the epoch

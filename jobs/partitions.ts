@@ -10,8 +10,8 @@ const daysAhead = 3;
 /** Ids up to 8 days old are taken (consumers/queuing): on a new database those days are missing as well. */
 const daysBehind = 8;
 
-/** How often it is worth running. */
-export const partitionsEveryMs = 60 * 60 * 1000;
+/** Every hour. */
+export const partitionsCron = "7 * * * *";
 
 /**
  * @param now ms since the epoch

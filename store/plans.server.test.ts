@@ -1,12 +1,15 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { DAY_MS } from "../protocol/limits.ts";
 import { openSampleDatabase, placeAll, sampleAgentId, sampleArrival } from "../tests/messaging.ts";
+import { insertAgents, insertPrekeys } from "../tests/stocked-agents.ts";
 import { settle } from "./acks.ts";
 import { readMailbox } from "./mailbox.ts";
 import { dayOf, ensureMessageDays, openMessageDays } from "./message-days.ts";
 import { findMessages } from "./messages.ts";
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 import { place } from "./queuing.ts";
+import { countStocks, findDueAgents, findServerAgents } from "./rotation.ts";
 import { factsOfOwner, factsOfPair, findFacts, forgetFacts, type SessionFacts, writeFacts } from "./session-facts.ts";
 
 let postgres: Postgres;
@@ -146,4 +149,43 @@ test("what is asked of sessions is looked up, and an agent's pages are read in t
   expect(looks("session-facts-of-pair")).toBeLessThanOrEqual(2 + 2 * 100);
   expect(looks("session-facts-of-owner")).toBe(1);
   expect((plans.get("session-facts-of-owner") ?? []).map((node) => node["Node Type"])).not.toContain("Sort");
+});
+
+test("agents whose prekeys are due are found by index, the oldest first, and counted without reading the prekeys through", async () => {
+  const now = Date.UTC(2026, 5, 1);
+  const agents = Array.from({ length: 300 }, () => ({ agentId: sampleAgentId() }));
+  await insertAgents(postgres, agents, "server", now);
+  for (const [index, agent] of agents.entries()) {
+    await insertPrekeys(postgres, "signed", now - index * DAY_MS, [{ ...agent, id: randomUUID() }]);
+  }
+  const many = (agent: { agentId: string }) => Array.from({ length: 30 }, () => ({ ...agent, id: randomUUID() }));
+  await insertPrekeys(postgres, "one-time", now - 1, agents.flatMap(many));
+  await postgres.query({ text: "ANALYZE messaging_agents, messaging_prekeys" });
+  const ids = agents.slice(0, 20).map(({ agentId }) => agentId);
+  const page = { madeUntil: now - 7 * DAY_MS, after: null, limit: 10 };
+  let oldest: readonly { agentId: string }[] = [];
+  const plans = await plansOf(async (client) => {
+    oldest = await findDueAgents(client, page);
+    await findServerAgents(client, "", 10);
+    await countStocks(client, ids, now);
+  });
+  expect(oldest.map(({ agentId }) => agentId)).toEqual(
+    agents
+      .toReversed()
+      .slice(0, 10)
+      .map(({ agentId }) => agentId),
+  );
+  expect([...plans.keys()]).toEqual(["find-due-agents", "find-server-agents", "count-stocks"]);
+  for (const [name, nodes] of plans) {
+    expect(tableScans(nodes).length, name).toBeGreaterThan(0);
+    expect(
+      tableScans(nodes).filter((node) => node["Node Type"] === "Seq Scan"),
+      name,
+    ).toEqual([]);
+    // Sorted by the index: a sort would mean that all that are due were read for ten.
+    expect(
+      nodes.filter((node) => node["Node Type"] === "Sort" && name === "find-due-agents"),
+      name,
+    ).toEqual([]);
+  }
 });

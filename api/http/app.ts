@@ -15,6 +15,7 @@ import {
   requireSigned,
   type SignedRequest,
 } from "../auth.ts";
+import { requireOperator } from "../operators.ts";
 import { ApiRefusal, type Problem, problemOf, retryAfterSecondsOf } from "../problem.ts";
 import { requestFacts } from "../request-facts.ts";
 import { announcesBody, readBody, requirePlainJson, UNPROVEN_BODY_BYTES_MAX } from "./body.ts";
@@ -35,7 +36,7 @@ export function createHttpApp(deps: HttpDeps): Express {
   app.enable("strict routing").enable("case sensitive routing");
   for (const [path, byMethod] of byPath(servedRoutes)) {
     app.all(path.replaceAll(/\{(\w+)\}/g, ":$1"), async (request: ExpressRequest, response: Response) => {
-      const route = routeFor(byMethod, request, response);
+      const route = routeFor(deps, byMethod, request, response);
       write(response, request.method, await answer(deps, route, request, response), deps);
     });
   }
@@ -59,7 +60,14 @@ function byPath(served: readonly Route[]): Map<string, Map<string, Route>> {
   return paths;
 }
 
-function routeFor(byMethod: ReadonlyMap<string, Route>, request: ExpressRequest, response: Response): Route {
+function routeFor(
+  deps: HttpDeps,
+  byMethod: ReadonlyMap<string, Route>,
+  request: ExpressRequest,
+  response: Response,
+): Route {
+  const isForOperators = [...byMethod.values()].every(({ signedBy }) => signedBy === "operator");
+  if (isForOperators && deps.opsToken === undefined) throw new ApiRefusal("not-found", { field: "@path" });
   const route = byMethod.get(request.method);
   if (route !== undefined) return route;
   const get = byMethod.get("GET");
@@ -70,7 +78,8 @@ function routeFor(byMethod: ReadonlyMap<string, Route>, request: ExpressRequest,
 }
 
 async function answer(deps: HttpDeps, route: Route, request: ExpressRequest, response: Response): Promise<Reply> {
-  if (route.signedBy !== "nobody") requireSigned(requestFacts(request, deps.publicAuthority, null));
+  if (route.signedBy === "operator") requireOperator(deps.opsToken, request.headers.authorization);
+  else if (route.signedBy !== "nobody") requireSigned(requestFacts(request, deps.publicAuthority, null));
   if (route.needsRedis && !deps.redisReady()) throw new Unavailable("redis");
   const bytes = await bodyFor(route, request);
   const facts = requestFacts(request, deps.publicAuthority, bytes);
@@ -88,7 +97,8 @@ async function answer(deps: HttpDeps, route: Route, request: ExpressRequest, res
 async function bodyFor(route: Route, request: IncomingMessage): Promise<Uint8Array | null> {
   if (route.request.body !== undefined) {
     requirePlainJson(request);
-    return route.signedBy === "agent" ? readBody(request) : readBody(request, UNPROVEN_BODY_BYTES_MAX);
+    const isKnown = route.signedBy === "agent" || route.signedBy === "operator";
+    return isKnown ? readBody(request) : readBody(request, UNPROVEN_BODY_BYTES_MAX);
   }
   if (announcesBody(request)) {
     throw new ApiRefusal("malformed", { field: "", detail: "this call takes no body", fix: "Leave the body out." });
@@ -110,6 +120,7 @@ async function authenticated(
   };
   switch (route.signedBy) {
     case "nobody":
+    case "operator":
       return { caller: nobody, body };
     case "agent":
       return { caller: await authenticate(deps, facts), body };
@@ -187,7 +198,7 @@ function refuse(deps: HttpDeps, thrown: unknown, request: IncomingMessage, respo
   response.writeHead(problem.status, {
     ...COMMON_HEADERS,
     "content-type": "application/problem+json",
-    ...(problem.status === 401 ? { "www-authenticate": "Signature", "accept-signature": ACCEPT_SIGNATURE } : {}),
+    ...(problem.status === 401 ? challengeFor(problem) : {}),
     ...(retryAfterSeconds === null ? {} : { "retry-after": String(retryAfterSeconds) }),
     ...(problem.status === 426 ? { upgrade: "websocket", connection: "upgrade" } : {}),
     // What is left of a body that is too large is not worth reading.
@@ -195,6 +206,11 @@ function refuse(deps: HttpDeps, thrown: unknown, request: IncomingMessage, respo
     "content-length": Buffer.byteLength(text),
   });
   response.end(request.method === "HEAD" ? undefined : text);
+}
+
+function challengeFor({ code }: Problem): Record<string, string> {
+  if (code === "operator-unknown") return { "www-authenticate": "Bearer" };
+  return { "www-authenticate": "Signature", "accept-signature": ACCEPT_SIGNATURE };
 }
 
 /** The router's own error for `%` without two digits. */

@@ -17,7 +17,7 @@ interface Document {
 
 interface Operation {
   readonly operationId: string;
-  readonly security: unknown[];
+  readonly security: readonly Readonly<Record<string, unknown>>[];
   readonly parameters?: readonly { name: string; in: string }[];
   readonly requestBody?: { content: Record<string, { schema: { $ref: string } }> };
   readonly responses: Record<
@@ -70,6 +70,7 @@ test("the calls of the design are there", () => {
     "post /messaging/retry-requests",
     "post /messaging/send",
     "post /messaging/upload-prekeys",
+    "post /ops/agents/{id}/rotate",
   ]);
 });
 
@@ -89,14 +90,20 @@ test("every documented call is served, and no other method of its path", async (
   }
 });
 
-test("a call that must be signed says so, and refuses who did not", async () => {
+test("a call that must be signed, or needs the operators' token, says so, and refuses who did not or has not", async () => {
+  const refusals: Readonly<Record<string, string>> = {
+    httpMessageSignature: "signature-missing",
+    operatorToken: "operator-unknown",
+  };
   for (const { path, method, operation } of operations()) {
-    if (operation.security.length === 0) continue;
+    const [scheme] = operation.security.flatMap((one) => Object.keys(one));
+    if (scheme === undefined) continue;
     const headers = { "content-type": "application/json" };
     const response = await fetch(service.http.url + path, { method: method.toUpperCase(), headers });
-    expect(((await response.json()) as { code: string }).code, `${method} ${path}`).toBe("signature-missing");
+    const { code } = (await response.json()) as { code: string };
+    expect(code, `${method} ${path}`).toBe(refusals[scheme]);
     expect(Object.keys(operation.responses["401"]?.content?.["application/problem+json"]?.examples ?? {})).toContain(
-      "signature-missing",
+      code,
     );
   }
 });
@@ -137,9 +144,8 @@ test("operation ids and paths' parameters are complete", () => {
 
 test("every problem code can be the answer of some call", () => {
   const possible = new Set(servedRoutes.flatMap((route) => [...codesOf(route)]));
-  // Answers to what is no call.
-  const others = ["not-found", "method-not-allowed"] as const;
-  expect([...possible, ...others].toSorted()).toEqual(problemCodes.toSorted());
+  // The answer to what is no call.
+  expect([...possible, "method-not-allowed"].toSorted()).toEqual(problemCodes.toSorted());
 });
 
 test("envelopes, prekeys and problems are described member by member", () => {

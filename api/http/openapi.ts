@@ -3,7 +3,7 @@
  */
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiPathsObject } from "zod-openapi";
 import { type ProblemCode, problems, statusOf } from "../problem.ts";
-import { type AnswerDescription, type Route, route } from "./route.ts";
+import { type AnswerDescription, type Route, route, type SignedBy } from "./route.ts";
 import { routes } from "./routes.ts";
 import { problem } from "./schemas.ts";
 
@@ -19,14 +19,17 @@ const agentCodes: readonly ProblemCode[] = ["agent-unknown", "agent-suspended"];
 const bodyCodes: readonly ProblemCode[] = ["too-large", "unsupported-media-type"];
 const everyCode: readonly ProblemCode[] = ["malformed", "overloaded", "unavailable", "internal"];
 
+const operatorCodes: readonly ProblemCode[] = ["operator-unknown", "not-found"];
+const codesBySigner: Readonly<Record<SignedBy, readonly ProblemCode[]>> = {
+  nobody: [],
+  operator: [...operatorCodes, ...everyCode],
+  "key-in-body": [...signatureCodes, ...everyCode],
+  agent: [...signatureCodes, ...agentCodes, ...everyCode],
+};
+
 /** Every code a route can answer with. */
 export function codesOf({ signedBy, request, refuses }: Route): ReadonlySet<ProblemCode> {
-  return new Set([
-    ...(signedBy === "nobody" ? [] : [...signatureCodes, ...everyCode]),
-    ...(signedBy === "agent" ? agentCodes : []),
-    ...(request.body === undefined ? [] : bodyCodes),
-    ...refuses,
-  ]);
+  return new Set([...codesBySigner[signedBy], ...(request.body === undefined ? [] : bodyCodes), ...refuses]);
 }
 
 const document = route({
@@ -74,9 +77,19 @@ export function openApiDocument(): ReturnType<typeof createDocument> {
           description:
             'RFC 9421, Ed25519, key id = agent id. Covers "@method" "@authority" "@path" "@query" and, when there is a body, "content-digest" (RFC 9530, sha-256); parameters created, expires (at most 300 s later), nonce, keyid.',
         },
+        operatorToken: {
+          type: "http",
+          scheme: "bearer",
+          description: "SEALPOST_OPS_TOKEN of the service. Without that variable these calls are not there (404).",
+        },
       },
     },
   });
+}
+
+function securityOf(signedBy: SignedBy): Record<string, string[]>[] {
+  if (signedBy === "nobody") return [];
+  return [signedBy === "operator" ? { operatorToken: [] } : { httpMessageSignature: [] }];
 }
 
 function operationOf(served: Route): ZodOpenApiOperationObject {
@@ -85,7 +98,7 @@ function operationOf(served: Route): ZodOpenApiOperationObject {
     operationId: served.operationId,
     summary: served.summary,
     ...(served.description === undefined ? {} : { description: served.description }),
-    security: signedBy === "nobody" ? [] : [{ httpMessageSignature: [] }],
+    security: securityOf(signedBy),
     ...(request.path === undefined && request.query === undefined
       ? {}
       : {

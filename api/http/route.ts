@@ -11,6 +11,7 @@ import type { ReceiveDeps } from "../operations/receive.ts";
 import type { RegisterAgentDeps } from "../operations/register-agent.ts";
 import type { ReportDeliveredDeps } from "../operations/report-delivered.ts";
 import type { RequestRetryDeps } from "../operations/request-retry.ts";
+import type { RotateAgentDeps } from "../operations/rotate-agent.ts";
 import type { SendDeps } from "../operations/send.ts";
 import type { PairSessionsDeps, SentSessionsDeps } from "../operations/session-facts.ts";
 import type { UploadPrekeysDeps } from "../operations/upload-prekeys.ts";
@@ -31,7 +32,10 @@ export interface HttpDeps
     MessageStatusDeps,
     PairSessionsDeps,
     SentSessionsDeps,
-    RequestRetryDeps {
+    RequestRetryDeps,
+    RotateAgentDeps {
+  /** What operators prove themselves with; undefined: there are no calls for operators. */
+  readonly opsToken: string | undefined;
   /** `host[:port]` that clients sign as `@authority`; undefined: the Host header is believed. */
   readonly publicAuthority: string | undefined;
   /** By name: is it there? What is not makes the process not ready. A check that throws or hangs counts as no. */
@@ -44,11 +48,12 @@ export interface HttpDeps
   readonly onBug: (error: unknown) => void;
 }
 
-/** Who must have signed. `key-in-body`: the key that the request registers. */
-export type SignedBy = "agent" | "key-in-body" | "nobody";
+/** Who must have signed. `key-in-body`: the key that the request registers. `operator`: nobody, but the operators' token is needed. */
+export type SignedBy = "agent" | "key-in-body" | "operator" | "nobody";
 
 /** What a handler is given, all of it checked. */
 export interface Request<Path, Query, Body> {
+  /** Without an id where no agent signed. */
   readonly caller: Authenticated;
   readonly path: Path;
   readonly query: Query;

@@ -4,6 +4,7 @@ import { claimByGet, claimByPost, register, upload } from "./routes/agents.ts";
 import { answerItems, poll } from "./routes/mailbox.ts";
 import { manyStatuses, oneStatus } from "./routes/messages.ts";
 import { live, metrics, ready, stream } from "./routes/operations.ts";
+import { rotate } from "./routes/operators.ts";
 import { sendEnvelopes } from "./routes/send.ts";
 import { pairFacts, retryRequest, sentFacts } from "./routes/sessions.ts";
 
@@ -24,4 +25,5 @@ export const routes: readonly Route[] = [
   live,
   ready,
   metrics,
+  rotate,
 ];

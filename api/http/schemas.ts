@@ -395,6 +395,19 @@ export const pairSessionsAnswer = z
   })
   .meta({ id: "PairSessions" });
 
+export const agentPath = z.strictObject({ id: agentId });
+
+export const rotatedAnswer = z
+  .strictObject({ agent_id: agentId, signed_prekey_id: uuid.describe("The new one") })
+  .meta({ id: "Rotated" });
+
+export const rotationAskedAnswer = z
+  .strictObject({
+    agent_id: agentId,
+    connected: z.boolean().describe("The agent's gateway took the notice; otherwise the agent rotates when it is back"),
+  })
+  .meta({ id: "RotationAsked" });
+
 const problemCode = z.enum(problemCodes as [ProblemCode, ...ProblemCode[]]).meta({ id: "ProblemCode" });
 
 export const problem = z

@@ -1,11 +1,17 @@
 import { expect, test } from "vitest";
 import { Unavailable } from "../../protocol/refusal.ts";
-import type { MessageAcknowledged, MessageDelivered, MessageDiscarded } from "../../schemas/values.ts";
+import type {
+  Custody,
+  MessageAcknowledged,
+  MessageDelivered,
+  MessageDiscarded,
+  PrekeyLow,
+} from "../../schemas/values.ts";
 import type { HandoverEntry } from "../../store/handover.ts";
-import { messageAcknowledged, messageDelivered, messageDiscarded } from "../../streams/catalogue.ts";
+import { messageAcknowledged, messageDelivered, messageDiscarded, prekeyLow } from "../../streams/catalogue.ts";
 import type { Inbound } from "../../streams/consumer.ts";
 import type { Topic } from "../../streams/topic.ts";
-import type { Fate } from "./entries.ts";
+import type { News } from "./entries.ts";
 import { receipts } from "./receipts.ts";
 
 function delivered(senderId: string): MessageDelivered {
@@ -35,11 +41,17 @@ function discarded(senderId: string, code: string, detail: string | null): Messa
   return { ...who, code, detail, digest: null, discardedAt: 5 };
 }
 
-function record<T extends Fate>(topic: Topic<T>, value: T): Inbound<T> {
-  return { topic, partition: 0, offset: 1, key: value.recipientId, value, headers: {}, timestamp: 6 };
+function low(agentId: string, custody: Custody = "agent"): PrekeyLow {
+  const remaining = { oneTimePrekeysRemaining: 9, kemPrekeysRemaining: 50 };
+  return { eventId: "event", agentId, custody, ...remaining, timeToEmptyMs: null, lowAt: 7 };
 }
 
-async function tell(batch: readonly Inbound<Fate>[], present: Readonly<Record<string, string>> | "away") {
+function record<T extends News>(topic: Topic<T>, value: T): Inbound<T> {
+  const key = "recipientId" in value ? value.recipientId : value.agentId;
+  return { topic, partition: 0, offset: 1, key, value, headers: {}, timestamp: 6 };
+}
+
+async function tell(batch: readonly Inbound<News>[], present: Readonly<Record<string, string>> | "away") {
   const published: [gatewayId: string, entries: readonly HandoverEntry[]][] = [];
   const consumer = receipts({
     presence: {
@@ -93,6 +105,24 @@ test("a connected sender's gateway is told what became of its messages, in order
       [
         { ...about("ben"), status: "discarded", at: 5, code: "expired" },
         { ...about("ben"), status: "discarded", at: 5, code: "auth-failed" },
+      ],
+    ],
+  ]);
+});
+
+test("an agent whose prekeys run low is told when it is connected, among its receipts; one of server custody never", async () => {
+  const batch = [
+    record(messageDelivered, delivered("anna")),
+    record(prekeyLow, low("anna")),
+    record(prekeyLow, low("ben")),
+    record(prekeyLow, low("server", "server")),
+  ];
+  expect(await tell(batch, { anna: "g1", server: "g1" })).toEqual([
+    [
+      "g1",
+      [
+        expect.objectContaining({ type: "receipt", agentId: "anna" }),
+        { type: "notice", agentId: "anna", kind: "prekeys-low" },
       ],
     ],
   ]);

@@ -1,17 +1,17 @@
 /**
- * Takes the news of a message's fate to its sender, when the sender is connected.
+ * Takes the news of a message's fate to its sender, and of prekeys that run low to their owner, when these are connected.
  *
- * Reads   message.delivered.v1, message.acknowledged.v1, message.discarded.v1: at least once.
- * Writes  handovers in Redis: hints. A sender who is not connected, or was told nothing, asks for the status.
+ * Reads   message.delivered.v1, message.acknowledged.v1, message.discarded.v1, prekey.low.v1: at least once.
+ * Writes  handovers in Redis: hints. A sender who is not connected, or was told nothing, asks for the status; an owner, for its counts.
  * Keeps   nothing.
  * Refuses nothing.
  */
 import type { HandoverDoor } from "../../store/handover.ts";
 import type { PresenceDoor } from "../../store/presence.ts";
 import { unlessAway } from "../../store/redis.ts";
-import { messageAcknowledged, messageDelivered, messageDiscarded } from "../../streams/catalogue.ts";
+import { messageAcknowledged, messageDelivered, messageDiscarded, prekeyLow } from "../../streams/catalogue.ts";
 import type { PlainConsumer } from "../../streams/consumer.ts";
-import { deliverySeconds, entriesByGateway, type Fate } from "./entries.ts";
+import { addresseeOf, deliverySeconds, entriesByGateway, type News } from "./entries.ts";
 
 export interface ReceiptsDeps {
   readonly presence: Pick<PresenceDoor, "lookup">;
@@ -20,16 +20,16 @@ export interface ReceiptsDeps {
   readonly observeDelivery: (seconds: number) => void;
 }
 
-export function receipts({ presence, handover, observeDelivery }: ReceiptsDeps): PlainConsumer<Fate> {
+export function receipts({ presence, handover, observeDelivery }: ReceiptsDeps): PlainConsumer<News> {
   return {
     name: "receipts",
-    reads: [messageDelivered, messageAcknowledged, messageDiscarded],
+    reads: [messageDelivered, messageAcknowledged, messageDiscarded, prekeyLow],
     // Nobody waits for a receipt; woken for each, this consumer would cost as much as the rest of the path.
     pace: { bytesMin: 64 * 1024, waitMsMax: 250 },
     react: async (batch) => {
       for (const seconds of deliverySeconds(batch)) observeDelivery(seconds);
-      const senders = [...new Set(batch.map(({ value }) => value.senderId))];
-      const present = await unlessAway(presence.lookup(senders));
+      const addressees = [...new Set(batch.flatMap(({ value }) => addresseeOf(value) ?? []))];
+      const present = await unlessAway(presence.lookup(addressees));
       if (present === null) return [];
       await Promise.all(
         [...entriesByGateway(batch, present)].map(([gatewayId, entries]) =>

@@ -1,0 +1,82 @@
+/**
+ * What the clock starts, in one list.
+ */
+import type pino from "pino";
+import { claimsCron, forgetOldClaims } from "../jobs/claims.ts";
+import { keepPartitions, partitionsCron } from "../jobs/partitions.ts";
+import { measurePrekeyHealth, prekeyHealthCron } from "../jobs/prekey-health.ts";
+import { type RotationDeps, rotateDuePrekeys, rotationCron } from "../jobs/rotation.ts";
+import { Unavailable } from "../protocol/refusal.ts";
+import { openPostgres, type Postgres } from "../store/postgres.ts";
+import { readPrekeyHealth } from "../store/prekey-health.ts";
+import { openRedis } from "../store/redis.ts";
+import { type ScheduledJob, startSchedule } from "../store/schedule.ts";
+import { openCodec } from "../streams/codec.ts";
+import type { PartContext } from "./consumer-role.ts";
+import type { Metrics } from "./metrics.ts";
+import type { Role } from "./role.ts";
+import { joinRotation } from "./rotation.ts";
+
+/** Each job has at most one statement under way; what is shown in metrics is read beside them. */
+const POOL_CONNECTIONS_MAX = 4;
+
+/** How long somebody who looks at metrics waits for PostgreSQL; then the numbers of before are shown. */
+const MEASURE_MS_MAX = 1_000;
+
+export async function startJobs({ config, log, metrics }: PartContext): Promise<Role> {
+  const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
+  const redis = openRedis(config.redisUrl);
+  const postgres = openPostgres(config.postgresUrl, {
+    applicationName: "sealpost-jobs",
+    connectionsMax: POOL_CONNECTIONS_MAX,
+  });
+  const rotation = joinRotation({ codec, postgres, redis, metrics, log });
+  const schedule = startSchedule(config.postgresUrl, jobsOn(postgres, rotation), listener(metrics, log));
+  metrics.onScrape(() => showPrekeyHealth(postgres, metrics));
+  return {
+    missing: () => (schedule.running() ? [] : ["jobs"]),
+    stop: async () => {
+      await schedule.stop();
+      redis.close();
+      await postgres.close();
+    },
+  };
+}
+
+/** Name, when, what. */
+function jobsOn(postgres: Postgres, rotation: RotationDeps): readonly ScheduledJob[] {
+  return [
+    { name: "partitions", cron: partitionsCron, work: (now) => keepPartitions(postgres, now) },
+    { name: "claims", cron: claimsCron, work: (now) => forgetOldClaims(postgres, now) },
+    { name: "rotation", cron: rotationCron, work: (now, signal) => rotateDuePrekeys(rotation, now, signal) },
+    {
+      name: "prekey-health",
+      cron: prekeyHealthCron,
+      work: (now, signal) => measurePrekeyHealth(postgres, now, signal),
+    },
+  ];
+}
+
+function listener(metrics: Metrics, log: pino.Logger) {
+  return {
+    onDone: (job: string) => metrics.jobRuns.inc({ job, outcome: "done" }),
+    onFailed: (job: string, error: unknown) => {
+      metrics.jobRuns.inc({ job, outcome: "failed" });
+      if (error instanceof Unavailable) log.warn({ err: error, job }, "a job could not run; it is tried again");
+      else log.error({ err: error, job }, "a bug in a job: please report it; the job is tried again");
+    },
+    onTrouble: (error: unknown) => log.warn({ err: error }, "the schedule waits for PostgreSQL"),
+  };
+}
+
+/** The job counts in one process; every process shows what it counted, or a number would stay behind where it ran last. */
+async function showPrekeyHealth(postgres: Postgres, metrics: Metrics): Promise<void> {
+  const { promise: late, resolve } = Promise.withResolvers<null>();
+  const timer = setTimeout(resolve, MEASURE_MS_MAX, null);
+  const health = await Promise.race([readPrekeyHealth(postgres), late]).catch(() => null);
+  clearTimeout(timer);
+  if (health === null) return;
+  metrics.prekeysLow.set(health.low);
+  metrics.signedPrekeysOld.set({ days: "7" }, health.older7Days);
+  metrics.signedPrekeysOld.set({ days: "30" }, health.older30Days);
+}

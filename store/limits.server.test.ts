@@ -1,0 +1,74 @@
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { Unavailable } from "../protocol/refusal.ts";
+import { type ServerProxy, startProxy } from "../tests/redis-proxy.ts";
+import { uniqueName, useStack } from "../tests/stack.ts";
+import { type Limit, openLimits } from "./limits.ts";
+import { openRedis, type RedisDoor, redisReady } from "./redis.ts";
+
+const threeAnHour: Limit = { name: "three", points: 3, seconds: 3_600 };
+
+let proxy: ServerProxy;
+let redis: RedisDoor;
+let prefix: string;
+beforeEach(async () => {
+  prefix = `${uniqueName("limits")}:`;
+  proxy = await startProxy(useStack().redisUrl);
+  redis = openRedis(proxy.url, { prefix });
+  expect(await redisReady(redis, 5_000)).toBe(true);
+});
+afterEach(() => {
+  redis.close();
+  proxy.close();
+});
+
+async function allowedOf(times: number, limits = openLimits(redis)): Promise<number> {
+  const all = await Promise.all(Array.from({ length: times }, () => limits.consume(threeAnHour, "a")));
+  return all.filter(({ allowed }) => allowed).length;
+}
+
+describe("a limit", () => {
+  test("allows what it allows and no more, however many ask at once, and says when to come again", async () => {
+    const limits = openLimits(redis);
+    expect(await allowedOf(20, limits)).toBe(3);
+    const { allowed, retryAfterMs } = await limits.consume(threeAnHour, "a");
+    expect(allowed).toBe(false);
+    expect(retryAfterMs).toBeGreaterThan(3_590_000);
+    expect(retryAfterMs).toBeLessThanOrEqual(3_600_000);
+  });
+
+  test("counts together what several processes saw, and each key and each name by itself", async () => {
+    const other = openRedis(proxy.url, { prefix });
+    expect(await redisReady(other, 5_000)).toBe(true);
+    expect(await allowedOf(2)).toBe(2);
+    expect(await allowedOf(2, openLimits(other))).toBe(1);
+    other.close();
+    const limits = openLimits(redis);
+    expect((await limits.consume(threeAnHour, "b")).allowed).toBe(true);
+    expect((await limits.consume({ ...threeAnHour, name: "others" }, "a")).allowed).toBe(true);
+  });
+
+  test("what was given back may happen once more", async () => {
+    const limits = openLimits(redis);
+    expect(await allowedOf(3, limits)).toBe(3);
+    await limits.giveBack(threeAnHour, "a");
+    expect(await allowedOf(2, limits)).toBe(1);
+  });
+
+  test("a window ends, however often it was asked in vain", async () => {
+    const limits = openLimits(redis);
+    const oneASecond: Limit = { name: "one", points: 1, seconds: 1 };
+    expect((await limits.consume(oneASecond, "a")).allowed).toBe(true);
+    const until = Date.now() + 5_000;
+    while (!(await limits.consume(oneASecond, "a")).allowed) {
+      expect(Date.now()).toBeLessThan(until);
+      await new Promise((resolve) => setTimeout(resolve, 50));
+    }
+  });
+
+  test("nothing is allowed or refused while Redis is away", async () => {
+    proxy.cut();
+    const limits = openLimits(redis);
+    await expect(limits.consume(threeAnHour, "a")).rejects.toBeInstanceOf(Unavailable);
+    await expect(limits.giveBack(threeAnHour, "a")).rejects.toBeInstanceOf(Unavailable);
+  });
+});

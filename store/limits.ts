@@ -1,0 +1,68 @@
+/**
+ * Limits: how often something may happen to a key, within a window that begins with its first time.
+ *
+ * Promises: all processes count together; of one window never more than `points` are allowed. A window lost with Redis's memory begins anew.
+ */
+import type { Redis } from "ioredis";
+import { RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
+import type { RedisDoor } from "./redis.ts";
+
+/** Made once and used for every key: two limits of one name would count together. */
+export interface Limit {
+  /** Stands in the keys. */
+  readonly name: string;
+  /** Times allowed in a window. */
+  readonly points: number;
+  readonly seconds: number;
+}
+
+export interface Allowance {
+  readonly allowed: boolean;
+  /** Until the window ends, ms: whoever was not allowed may try again then. */
+  readonly retryAfterMs: number;
+}
+
+/** All its functions throw `Unavailable("redis")`. */
+export interface LimitsDoor {
+  /** Counts one time. What is not allowed does not make the window longer. */
+  consume(limit: Limit, key: string): Promise<Allowance>;
+  /** Takes one time back that was counted and then did not happen. */
+  giveBack(limit: Limit, key: string): Promise<void>;
+}
+
+export function openLimits(redis: RedisDoor): LimitsDoor {
+  const limiters = new WeakMap<Limit, RateLimiterRedis>();
+  function limiterOf(client: Redis, limit: Limit): RateLimiterRedis {
+    let limiter = limiters.get(limit);
+    if (limiter === undefined) {
+      limiter = new RateLimiterRedis({
+        storeClient: client,
+        keyPrefix: redis.key(`limit:${limit.name}`),
+        points: limit.points,
+        duration: limit.seconds,
+      });
+      limiters.set(limit, limiter);
+    }
+    return limiter;
+  }
+  return {
+    consume: (limit, key) =>
+      redis.ask(async (client) => {
+        const { consumedPoints, msBeforeNext } = await counted(limiterOf(client, limit).consume(key));
+        return { allowed: consumedPoints <= limit.points, retryAfterMs: Math.max(0, msBeforeNext) };
+      }),
+    giveBack: async (limit, key) => {
+      await redis.ask((client) => limiterOf(client, limit).reward(key));
+    },
+  };
+}
+
+/** The library rejects with the count where the limit is exceeded. */
+async function counted(consuming: Promise<RateLimiterRes>): Promise<RateLimiterRes> {
+  try {
+    return await consuming;
+  } catch (error) {
+    if (error instanceof RateLimiterRes) return error;
+    throw error;
+  }
+}

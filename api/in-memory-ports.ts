@@ -1,18 +1,18 @@
 /**
  * The ports of the API in memory, for tests: what is appended stands in `appended`, nothing is ever away unless a test says so.
  */
-import { Refusal, Unavailable } from "../protocol/refusal.ts";
+import { Unavailable } from "../protocol/refusal.ts";
 import type { StoredItem } from "../store/mailbox.ts";
 import type { NewEvent } from "../streams/headers.ts";
 import type { Agent } from "./agents.ts";
 import type { HttpDeps } from "./http/route.ts";
+import { type InMemoryStock, inMemoryLimits, inMemoryPrekeys } from "./in-memory-prekeys.ts";
 import type { Counter } from "./operations/counters.ts";
 import type { MessageStatus } from "./operations/message-status.ts";
-import type { UploadPrekeysInput } from "./operations/upload-prekeys.ts";
 
 export interface InMemoryPorts extends HttpDeps {
   readonly agents: Map<string, Agent>;
-  readonly prekeys: Map<string, UploadPrekeysInput>;
+  readonly prekeys: Map<string, InMemoryStock>;
   readonly mailboxes: Map<string, StoredItem[]>;
   readonly messages: MessageStatus[];
   readonly remembered: Map<string, Uint8Array>;
@@ -30,8 +30,7 @@ export interface InMemoryPorts extends HttpDeps {
 
 export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts {
   const agents = new Map<string, Agent>();
-  const prekeys = new Map<string, UploadPrekeysInput>();
-  const claims = new Map<string, { oneTime: { id: string; publicKey: Uint8Array } | null }>();
+  const prekeys = new Map<string, InMemoryStock>();
   const mailboxes = new Map<string, StoredItem[]>();
   const messages: MessageStatus[] = [];
   const remembered = new Map<string, Uint8Array>();
@@ -91,37 +90,9 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
       appended.push(fact);
       return { created: true };
     },
-    storePrekeys: async (agentId, upload) => {
-      need("postgres");
-      const before = prekeys.get(agentId);
-      const ids = new Set(before?.oneTimePrekeys.map(({ id }) => id));
-      if (upload.oneTimePrekeys.some(({ id }) => ids.has(id))) throw new Refusal("prekey-conflict", {});
-      const merged = {
-        ...before,
-        ...upload,
-        oneTimePrekeys: [...(before?.oneTimePrekeys ?? []), ...upload.oneTimePrekeys],
-      };
-      prekeys.set(agentId, merged);
-      return { oneTimePrekeysRemaining: merged.oneTimePrekeys.length };
-    },
-    claimPrekeys: async ({ claimerId, requestId, targetId }) => {
-      need("postgres");
-      const stock = prekeys.get(targetId);
-      const agent = agents.get(targetId);
-      if (stock?.signedPrekey === undefined || agent === undefined) return null;
-      const name = `${claimerId} ${requestId} ${targetId}`;
-      const [next, ...others] = stock.oneTimePrekeys;
-      const claim = claims.get(name) ?? { oneTime: next ?? null };
-      if (!claims.has(name)) prekeys.set(targetId, { ...stock, oneTimePrekeys: others });
-      claims.set(name, claim);
-      return {
-        agentId: targetId,
-        identityKey: agent.identityKey,
-        signedPrekey: stock.signedPrekey,
-        oneTimePrekey: claim.oneTime,
-        oneTimePrekeysRemaining: prekeys.get(targetId)?.oneTimePrekeys.length ?? 0,
-      };
-    },
+    ...inMemoryPrekeys(prekeys, agents, () => need("postgres")),
+    limits: inMemoryLimits(() => need("redis")),
+    prekeyBudget: { name: "bundles", points: 200, seconds: 3_600 },
     digests: {
       lookup: async (senderId, ids) => ids.map((id) => remembered.get(`${senderId} ${id}`) ?? null),
       remember: async (senderId, digests) => {

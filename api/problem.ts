@@ -108,7 +108,7 @@ export const problems = {
   },
   "prekey-signature-invalid": {
     status: 422,
-    title: "The signed prekey's signature does not verify under the agent's identity key.",
+    title: "A prekey's signature does not verify under the agent's identity key.",
     fix: "Sign label ‖ id ‖ created_at ‖ public key with the identity key (protocol.md §2).",
   },
   "identity-key-invalid": {
@@ -132,6 +132,12 @@ export const problems = {
     status: 426,
     title: "This path speaks WebSocket only.",
     fix: "Send a signed WebSocket upgrade (docs/stream.md).",
+  },
+  "rate-limited": {
+    status: 429,
+    title: "This was asked for too often.",
+    fix: "Send the same again after Retry-After.",
+    retryable: true,
   },
   overloaded: {
     status: 503,
@@ -180,6 +186,8 @@ interface ApiRefusalDetail {
   readonly faults?: readonly Fault[];
   /** Signatures and clocks: helps a caller whose clock or host name differs. */
   readonly authority?: string;
+  /** When the same may be asked for again; for the header Retry-After. */
+  readonly retryAfterMs?: number;
 }
 
 /** A refusal of the API. `faults` is not empty when single items of a call were refused; nothing of that call was done. */
@@ -187,12 +195,14 @@ export class ApiRefusal extends Refusal<ProblemCode> {
   readonly detail: string | undefined;
   readonly faults: readonly Fault[];
   readonly authority: string | undefined;
+  readonly retryAfterMs: number | undefined;
 
   constructor(code: ProblemCode, detail: ApiRefusalDetail = {}) {
     super(code, detail);
     this.detail = detail.detail;
     this.faults = detail.faults ?? [];
     this.authority = detail.authority;
+    this.retryAfterMs = detail.retryAfterMs;
   }
 }
 
@@ -223,6 +233,12 @@ export interface Problem {
 
 /** Seconds a client should wait before it sends the same again: longer than a Kafka leader election usually takes. */
 export const RETRY_AFTER_SECONDS = 2;
+
+/** What the header Retry-After says; null where it does not belong. */
+export function retryAfterSecondsOf(error: unknown, problem: Problem): number | null {
+  if (error instanceof ApiRefusal && error.retryAfterMs !== undefined) return Math.ceil(error.retryAfterMs / 1000);
+  return problem.status === 503 ? RETRY_AFTER_SECONDS : null;
+}
 
 const clockCodes: ReadonlySet<ProblemCode> = new Set([
   "signature-invalid",

@@ -18,6 +18,8 @@ const environment = z.object({
   /** Health and metrics of a process without the API; 0 takes a free port. */
   SEALPOST_OPS_PORT: port.default(0),
   SEALPOST_PARTITIONS: z.coerce.number().int().min(1).max(1024).default(8),
+  /** Bundles with one-time prekeys handed out of one agent in an hour; what comes beyond holds none. */
+  SEALPOST_PREKEY_BUDGET_PER_HOUR: z.coerce.number().int().min(1).default(200),
   SEALPOST_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
   /** Tests only: the process ends itself with SIGKILL at this named point. */
   SEALPOST_FAILPOINT: z.string().optional(),
@@ -33,6 +35,7 @@ export interface Config {
   readonly publicAuthority: string | undefined;
   readonly opsPort: number;
   readonly partitions: number;
+  readonly prekeyBudgetPerHour: number;
   readonly logLevel: string;
   readonly failpoint: string | undefined;
 }
@@ -60,6 +63,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     publicAuthority: values.SEALPOST_PUBLIC_AUTHORITY,
     opsPort: values.SEALPOST_OPS_PORT,
     partitions: values.SEALPOST_PARTITIONS,
+    prekeyBudgetPerHour: values.SEALPOST_PREKEY_BUDGET_PER_HOUR,
     logLevel: values.SEALPOST_LOG_LEVEL,
     failpoint: values.SEALPOST_FAILPOINT,
   };

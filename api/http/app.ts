@@ -15,7 +15,7 @@ import {
   requireSigned,
   type SignedRequest,
 } from "../auth.ts";
-import { ApiRefusal, type Problem, problemOf, RETRY_AFTER_SECONDS } from "../problem.ts";
+import { ApiRefusal, type Problem, problemOf, retryAfterSecondsOf } from "../problem.ts";
 import { requestFacts } from "../request-facts.ts";
 import { announcesBody, readBody, requirePlainJson, UNPROVEN_BODY_BYTES_MAX } from "./body.ts";
 import { servedRoutes } from "./openapi.ts";
@@ -183,11 +183,12 @@ function refuse(deps: HttpDeps, thrown: unknown, request: IncomingMessage, respo
     return;
   }
   const text = JSON.stringify(problem);
+  const retryAfterSeconds = retryAfterSecondsOf(error, problem);
   response.writeHead(problem.status, {
     ...COMMON_HEADERS,
     "content-type": "application/problem+json",
     ...(problem.status === 401 ? { "www-authenticate": "Signature", "accept-signature": ACCEPT_SIGNATURE } : {}),
-    ...(problem.status === 503 ? { "retry-after": String(RETRY_AFTER_SECONDS) } : {}),
+    ...(retryAfterSeconds === null ? {} : { "retry-after": String(retryAfterSeconds) }),
     ...(problem.status === 426 ? { upgrade: "websocket", connection: "upgrade" } : {}),
     // What is left of a body that is too large is not worth reading.
     ...(problem.status === 413 ? { connection: "close" } : {}),

@@ -109,19 +109,15 @@ function prekeysOf(upload: UploadPrekeysInput): readonly OneTimePrekey[] {
 /** Windows that never end. */
 export function inMemoryLimits(need: () => void): LimitsDoor {
   const counts = new Map<string, number>();
-  const add = (name: string, by: number): number => {
-    need();
-    const count = (counts.get(name) ?? 0) + by;
-    counts.set(name, count);
-    return count;
-  };
   return {
-    consume: async ({ name, points, seconds }, key): Promise<Allowance> => ({
-      allowed: add(`${name} ${key}`, 1) <= points,
-      retryAfterMs: seconds * 1000,
-    }),
+    consume: async ({ name, points, seconds }, key): Promise<Allowance> => {
+      need();
+      const count = (counts.get(`${name} ${key}`) ?? 0) + 1;
+      counts.set(`${name} ${key}`, count);
+      return { allowed: count <= points, retryAfterMs: seconds * 1000 };
+    },
     giveBack: async ({ name }, key) => {
-      add(`${name} ${key}`, -1);
+      counts.set(`${name} ${key}`, (counts.get(`${name} ${key}`) ?? 0) - 1);
     },
   };
 }

@@ -26,6 +26,7 @@ import { uploadPrekeys } from "../store/prekey-uploads.ts";
 import { openPresence } from "../store/presence.ts";
 import { openRedis } from "../store/redis.ts";
 import { sweepMailboxes } from "../store/sweep.ts";
+import { openTurns } from "../store/turns.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
 import { type NewEvent, toOutgoing } from "../streams/headers.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
@@ -81,7 +82,7 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     metrics.streams.set(connections);
     metrics.answersDropped.set(answersDropped);
   });
-  const prekeys = { facts: prekeyEvents(codec, API_SOURCE), bundles: openBundles(redis, postgres) };
+  const prekeys = { facts: prekeyEvents(codec, API_SOURCE), bundles: openBundles(redis, postgres), turns: openTurns() };
   const deps: HttpDeps = {
     ...shared,
     storeAgent: ({ fact, ...agent }) => registerAgent(postgres, { ...agent, fact: factOf(codec, fact) }),

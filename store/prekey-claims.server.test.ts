@@ -13,6 +13,7 @@ import {
 } from "../tests/prekeys.ts";
 import { inTransaction, openPostgres, type Postgres } from "./postgres.ts";
 import { forgetClaims, mostClaimed, prekeysLow, takeBundle } from "./prekey-claims.ts";
+import { openTurns } from "./turns.ts";
 
 const hourMs = 60 * 60 * 1000;
 const dayMs = 24 * hourMs;
@@ -71,12 +72,14 @@ describe("claiming", () => {
     const [oneTimePrekeys, kemPrekeys] = [sampleOneTime(500), sampleKem(480)];
     const lastResortKemPrekey = sampleLastResort();
     await store.upload(agentId, { signedPrekey: sampleSigned(), lastResortKemPrekey, oneTimePrekeys, kemPrekeys });
+    // Every claimer of a process has turns of its own, too: they meet at the lock in PostgreSQL, and not before.
     const processes = [1, 2, 3, 4].map(() => openPostgres(store.url, { connectionsMax: 8 }));
     const handedOut: string[] = [];
     let lastResorts = 0;
     const drain = async (postgres: Postgres) => {
       for (;;) {
-        const taken = await takeBundle(postgres, store.deps, sampleClaim(agentId), { oneTime: true });
+        const deps = { ...store.deps, turns: openTurns() };
+        const taken = await takeBundle(postgres, deps, sampleClaim(agentId), { oneTime: true });
         if (taken === null) throw new Error("no bundle");
         if (taken.bundle.oneTimePrekey === null) {
           expect(taken.bundle.kemPrekey?.id).toBe(lastResortKemPrekey.id);

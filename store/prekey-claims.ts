@@ -20,6 +20,7 @@ import {
 } from "./prekey-bundles.ts";
 import type { PrekeyFacts } from "./prekey-facts.ts";
 import { countSql, handedOutSince, type Remaining } from "./prekey-stock.ts";
+import type { Turns } from "./turns.ts";
 
 /** Fewer of a kind than this is low. Less, and a busy hour empties the rest before anybody has reacted. */
 export const prekeysLow = 10;
@@ -43,6 +44,8 @@ export interface ClaimedBundle extends Remaining {
 export interface ClaimDeps {
   readonly facts: PrekeyFacts;
   readonly bundles: BundlesDoor;
+  /** One for all claims of a process: however many claim of one agent, they have one connection. */
+  readonly turns: Turns;
 }
 
 /** What the same request was answered with before, or null; what remains is of now. */
@@ -105,21 +108,23 @@ export async function takeBundle(
 ): Promise<(ClaimedBundle & { readonly repeated: boolean }) | null> {
   const common = await deps.bundles.find(claim.targetId);
   if (common === null) return null;
-  const taken = await takeWith(postgres, deps, claim, common, options);
+  const take = (from: CommonBundle) =>
+    deps.turns.take(claim.targetId, () => takeWith(postgres, deps.facts, claim, from, options));
+  const taken = await take(common);
   if (taken !== null) return { ...taken, repeated: false };
   const earlier = await findClaim(postgres, claim);
   if (earlier !== null) return { ...earlier, repeated: true };
   // A database that was restored from a backup does not know the signed prekey that Redis remembers.
   await deps.bundles.forget(claim.targetId);
   const current = await deps.bundles.find(claim.targetId);
-  const retaken = current === null ? null : await takeWith(postgres, deps, claim, current, options);
+  const retaken = current === null ? null : await take(current);
   return retaken === null ? null : { ...retaken, repeated: false };
 }
 
 /** Null when the claim exists already, or the common part is not the database's. */
 async function takeWith(
   postgres: Postgres,
-  { facts }: ClaimDeps,
+  facts: PrekeyFacts,
   claim: Claim,
   common: CommonBundle,
   { oneTime }: { readonly oneTime: boolean },

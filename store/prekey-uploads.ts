@@ -57,15 +57,12 @@ export async function uploadPrekeys(
   now: number,
 ): Promise<Remaining> {
   try {
-    const { remaining } = await inTransaction(
-      postgres,
-      (client) => store(client, agentId, upload, now),
-      (stored) => {
-        const [first, ...others] = factsOf(facts, agentId, stored, now);
-        return first === undefined ? null : addingFacts([first, ...others], now);
-      },
-    );
-    return remaining;
+    return await inTransaction(postgres, async (client) => {
+      const stored = await store(client, agentId, upload, now);
+      const [first, ...others] = factsOf(facts, agentId, stored, now);
+      if (first !== undefined) await client.query(addingFacts([first, ...others], now));
+      return stored.remaining;
+    });
   } finally {
     // Also when the answer to COMMIT was lost, and when it is a repeat of such an upload: what is remembered may be old.
     if (upload.signedPrekey !== undefined || upload.lastResortKemPrekey !== undefined) {

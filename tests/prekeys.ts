@@ -19,6 +19,7 @@ import { type Claim, findClaim, takeBundle } from "../store/prekey-claims.ts";
 import type { PrekeyFacts } from "../store/prekey-facts.ts";
 import { type PrekeyUpload, uploadPrekeys } from "../store/prekey-uploads.ts";
 import { openRedis, type RedisDoor, redisReady } from "../store/redis.ts";
+import { openTurns, type Turns } from "../store/turns.ts";
 import { sampleAgentId } from "./messaging.ts";
 import { createDatabase, uniqueName, useStack } from "./stack.ts";
 
@@ -26,7 +27,7 @@ export interface PrekeyStore {
   readonly url: string;
   readonly postgres: Postgres;
   readonly redis: RedisDoor;
-  readonly deps: { readonly facts: PrekeyFacts; readonly bundles: BundlesDoor };
+  readonly deps: { readonly facts: PrekeyFacts; readonly bundles: BundlesDoor; readonly turns: Turns };
   /** Registers an agent. Answers its id. */
   agent(): Promise<string>;
   upload(agentId: string, upload: PrekeyUpload, at?: number): ReturnType<typeof uploadPrekeys>;
@@ -48,7 +49,7 @@ export async function openPrekeyStore(): Promise<PrekeyStore> {
   const postgres = openPostgres(url);
   const redis = openRedis(useStack().redisUrl, { prefix: `${uniqueName("prekeys")}:` });
   if (!(await redisReady(redis, 5_000))) throw new Error("Redis is not there");
-  const deps = { facts: readableFacts, bundles: openBundles(redis, postgres) };
+  const deps = { facts: readableFacts, bundles: openBundles(redis, postgres), turns: openTurns() };
   return {
     url,
     postgres,
@@ -63,7 +64,9 @@ export async function openPrekeyStore(): Promise<PrekeyStore> {
     },
     upload: (agentId, upload, at = sampleNow) => uploadPrekeys(postgres, deps, agentId, upload, at),
     claim: async (targetId, { oneTime = true, ...claim } = {}) => {
-      const taken = await takeBundle(postgres, deps, sampleClaim(targetId, claim), { oneTime });
+      // Turns of its own: claims at the same moment meet in PostgreSQL, as if each came from another process.
+      const alone = { ...deps, turns: openTurns() };
+      const taken = await takeBundle(postgres, alone, sampleClaim(targetId, claim), { oneTime });
       return taken && { ...taken, bundle: plain(taken.bundle) };
     },
     find: async (claim) => {

@@ -1,20 +1,19 @@
 /**
  * The ports of the API in memory, for tests: what is appended stands in `appended`, nothing is ever away unless a test says so.
  */
-import { Refusal, Unavailable } from "../protocol/refusal.ts";
-import type { Limit } from "../store/limits.ts";
+import { Unavailable } from "../protocol/refusal.ts";
 import type { StoredItem } from "../store/mailbox.ts";
 import type { SessionFacts } from "../store/session-facts.ts";
 import type { NewEvent } from "../streams/headers.ts";
 import type { Agent } from "./agents.ts";
 import type { HttpDeps } from "./http/route.ts";
+import { type InMemoryStock, inMemoryLimits, inMemoryPrekeys } from "./in-memory-prekeys.ts";
 import type { Counter } from "./operations/counters.ts";
 import type { MessageStatus } from "./operations/message-status.ts";
-import type { UploadPrekeysInput } from "./operations/upload-prekeys.ts";
 
 export interface InMemoryPorts extends HttpDeps {
   readonly agents: Map<string, Agent>;
-  readonly prekeys: Map<string, UploadPrekeysInput>;
+  readonly prekeys: Map<string, InMemoryStock>;
   readonly mailboxes: Map<string, StoredItem[]>;
   readonly messages: MessageStatus[];
   /** By age, the newest first. */
@@ -34,13 +33,11 @@ export interface InMemoryPorts extends HttpDeps {
 
 export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts {
   const agents = new Map<string, Agent>();
-  const prekeys = new Map<string, UploadPrekeysInput>();
-  const claims = new Map<string, { oneTime: { id: string; publicKey: Uint8Array } | null }>();
+  const prekeys = new Map<string, InMemoryStock>();
   const mailboxes = new Map<string, StoredItem[]>();
   const messages: MessageStatus[] = [];
   const sessionFacts: SessionFacts[] = [];
   const remembered = new Map<string, Uint8Array>();
-  const points = new Map<string, number>();
   const appended: NewEvent<unknown>[] = [];
   const counts = new Map<Counter, number>();
   const bugs: unknown[] = [];
@@ -51,11 +48,6 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
 
   const need = (door: "kafka" | "postgres" | "redis") => {
     if (away.has(door)) throw new Unavailable(door);
-  };
-  const count = ({ name }: Limit, key: string, by: number) => {
-    const used = (points.get(`${name} ${key}`) ?? 0) + by;
-    points.set(`${name} ${key}`, used);
-    return used;
   };
   const append = async (events: readonly NewEvent<unknown>[]) => {
     need("kafka");
@@ -110,37 +102,9 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
       appended.push(fact);
       return { created: true };
     },
-    storePrekeys: async (agentId, upload) => {
-      need("postgres");
-      const before = prekeys.get(agentId);
-      const ids = new Set(before?.oneTimePrekeys.map(({ id }) => id));
-      if (upload.oneTimePrekeys.some(({ id }) => ids.has(id))) throw new Refusal("prekey-conflict", {});
-      const merged = {
-        ...before,
-        ...upload,
-        oneTimePrekeys: [...(before?.oneTimePrekeys ?? []), ...upload.oneTimePrekeys],
-      };
-      prekeys.set(agentId, merged);
-      return { oneTimePrekeysRemaining: merged.oneTimePrekeys.length };
-    },
-    claimPrekeys: async ({ claimerId, requestId, targetId }) => {
-      need("postgres");
-      const stock = prekeys.get(targetId);
-      const agent = agents.get(targetId);
-      if (stock?.signedPrekey === undefined || agent === undefined) return null;
-      const name = `${claimerId} ${requestId} ${targetId}`;
-      const [next, ...others] = stock.oneTimePrekeys;
-      const claim = claims.get(name) ?? { oneTime: next ?? null };
-      if (!claims.has(name)) prekeys.set(targetId, { ...stock, oneTimePrekeys: others });
-      claims.set(name, claim);
-      return {
-        agentId: targetId,
-        identityKey: agent.identityKey,
-        signedPrekey: stock.signedPrekey,
-        oneTimePrekey: claim.oneTime,
-        oneTimePrekeysRemaining: prekeys.get(targetId)?.oneTimePrekeys.length ?? 0,
-      };
-    },
+    ...inMemoryPrekeys(prekeys, agents, () => need("postgres")),
+    limits: inMemoryLimits(() => need("redis")),
+    prekeyBudget: { name: "bundles", points: 200, seconds: 3_600 },
     digests: {
       lookup: async (senderId, ids) => ids.map((id) => remembered.get(`${senderId} ${id}`) ?? null),
       remember: async (senderId, digests) => {
@@ -188,18 +152,6 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
       const own = sessionFacts.filter((facts) => facts.ownerId === ownerId);
       const from = own.findIndex(({ peerId, lastAt }) => peerId === after?.peerId && lastAt === after.lastAt) + 1;
       return own.slice(from, from + limit);
-    },
-    limits: {
-      consume: async (limit, key) => {
-        need("redis");
-        const used = count(limit, key, 1);
-        if (used > limit.points) count(limit, key, -1);
-        return { allowed: used <= limit.points, retryAfterMs: 1_500 };
-      },
-      giveBack: async (limit, key) => {
-        need("redis");
-        count(limit, key, -1);
-      },
     },
     ...overrides,
   };

@@ -123,7 +123,7 @@ export const problems = {
   },
   "prekey-signature-invalid": {
     status: 422,
-    title: "The signed prekey's signature does not verify under the agent's identity key.",
+    title: "A prekey's signature does not verify under the agent's identity key.",
     fix: "Sign label ‖ id ‖ created_at ‖ public key with the identity key (protocol.md §2).",
   },
   "identity-key-invalid": {

@@ -1,19 +1,21 @@
 /**
- * `npm run bench -- hop|pipeline`: measures on real servers, started for the run. docs/benchmarks.md explains the figures.
+ * `npm run bench -- hop|pipeline|claims`: measures on real servers, started for the run. docs/benchmarks.md explains the figures.
  */
 import { cpus } from "node:os";
 import { parseArgs } from "node:util";
 import { showProgress } from "../infra/local/progress.ts";
 import { startStack } from "../infra/local/stack.ts";
 import { bareKafkajsHop } from "./bare-kafkajs.ts";
+import { benchClaims, type ClaimsResult } from "./claims.ts";
 import { benchHop, type HopResult } from "./hop.ts";
 import { type LatencySummary, summarise } from "./open-loop.ts";
 import { findMaximum, openPipeline, type PipelineRun } from "./pipeline.ts";
 
-const usage = `Usage: npm run bench -- hop|pipeline [options]
+const usage = `Usage: npm run bench -- hop|pipeline|claims [options]
 
   hop        one message through our producer and runner, against bare kafkajs
   pipeline   from an agent's send to its peer's decryption, against one bare kafkajs hop
+  claims     bundles claimed by 64 at once, of one agent and of 100 (of the options only --json)
 
   --rate N      messages per second, open loop (500)
   --seconds N   of measurement (15)
@@ -40,6 +42,11 @@ async function main(): Promise<number> {
     if (options.what === "hop") {
       const result = await benchHop(stack.urls, options);
       print(options.json, { bench: "hop", machine: machine(), ...result }, () => showHop(result));
+      return 0;
+    }
+    if (options.what === "claims") {
+      const result = await benchClaims(stack.urls);
+      print(options.json, { bench: "claims", machine: machine(), ...result }, () => showClaims(result));
       return 0;
     }
     const pipeline = await openPipeline(stack, options.pairs);
@@ -86,7 +93,7 @@ function readArguments() {
       allowPositionals: true,
     });
     const [what] = positionals;
-    if (what !== "hop" && what !== "pipeline") throw new Error("say hop or pipeline");
+    if (what !== "hop" && what !== "pipeline" && what !== "claims") throw new Error("say hop, pipeline or claims");
     return {
       what,
       json: values.json,
@@ -115,6 +122,18 @@ function print(json: boolean, result: object, show: () => void): void {
 function showHop({ ratePerSecond, seconds, bytes, ours, bareKafkajs }: HopResult): void {
   console.log(`one hop, ${ratePerSecond} msg/s for ${seconds} s, ${bytes} bytes; latency from the intended send`);
   console.table({ "our producer and runner": ours, "bare kafkajs": bareKafkajs });
+}
+
+function showClaims({ claimers, connections, oneTarget, manyTargets }: ClaimsResult): void {
+  console.log(
+    `${claimers} claimers at once over ${connections} connections to PostgreSQL, no bundle without one-time keys`,
+  );
+  const row = ({ claims, claimsPerSecond, latency }: ClaimsResult["oneTarget"]) => ({
+    claims,
+    claimsPerSecond,
+    ...latency,
+  });
+  console.table({ "of one agent": row(oneTarget), [`of ${manyTargets.targets} agents`]: row(manyTargets) });
 }
 
 function showPipeline(run: PipelineRun, bare: LatencySummary, maximum: PipelineRun | null): void {

@@ -8,7 +8,7 @@ import { CLOCK_SKEW_SECONDS } from "../api/auth.ts";
 import { createHttpApp } from "../api/http/app.ts";
 import type { HttpDeps } from "../api/http/route.ts";
 import { startHttp } from "../api/http/server.ts";
-import type { Appender as EventAppender } from "../api/operations/events.ts";
+import { API_SOURCE, type Appender as EventAppender } from "../api/operations/events.ts";
 import { Gateway } from "../api/stream/gateway.ts";
 import { serveStreams } from "../api/stream/upgrade.ts";
 import { rotateNow } from "../jobs/rotation.ts";
@@ -21,14 +21,19 @@ import { findMessages } from "../store/messages.ts";
 import { type NoncesDoor, openNonces } from "../store/nonces.ts";
 import { openPairFacts } from "../store/pair-facts.ts";
 import { openPostgres } from "../store/postgres.ts";
-import { claimBundle, uploadPrekeys } from "../store/prekeys.ts";
+import { openBundles } from "../store/prekey-bundles.ts";
+import { findClaim, takeBundle } from "../store/prekey-claims.ts";
+import { ownStock } from "../store/prekey-stock.ts";
+import { uploadPrekeys } from "../store/prekey-uploads.ts";
 import { openPresence } from "../store/presence.ts";
 import { openRedis } from "../store/redis.ts";
 import { factsOfOwner } from "../store/session-facts.ts";
 import { sweepMailboxes } from "../store/sweep.ts";
+import { openTurns } from "../store/turns.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
 import { toOutgoing } from "../streams/headers.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
+import { prekeyEvents } from "../streams/prekey-events.ts";
 import { openProducer, type Producer } from "../streams/producer.ts";
 import type { Config } from "./config.ts";
 import { factOf } from "./facts.ts";
@@ -83,18 +88,22 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     metrics.answersDropped.set(answersDropped);
   });
   const rotation = joinRotation({ codec, postgres, redis, metrics, log });
+  const prekeys = { facts: prekeyEvents(codec, API_SOURCE), bundles: openBundles(redis, postgres), turns: openTurns() };
   const deps: HttpDeps = {
     ...shared,
     storeAgent: ({ fact, ...agent }) => registerAgent(postgres, { ...agent, fact: factOf(codec, fact) }),
-    storePrekeys: (agentId, prekeys, at) => uploadPrekeys(postgres, agentId, prekeys, at),
-    claimPrekeys: (claim) => claimBundle(postgres, claim),
+    storePrekeys: (agentId, upload, at) => uploadPrekeys(postgres, prekeys, agentId, upload, at),
+    findClaim: (claim) => findClaim(postgres, claim),
+    takeBundle: (claim, options) => takeBundle(postgres, prekeys, claim, options),
+    ownStock: (agentId, at) => ownStock(postgres, agentId, at),
+    limits: openLimits(redis),
+    prekeyBudget: { name: "bundles", points: config.prekeyBudgetPerHour, seconds: 3_600 },
     hasStream: (agentId) => gateway.hasStream(agentId),
     waitForMail: (agentId, signal, ms) => gateway.waitForMail(agentId, signal, ms),
     itemsBySeq: (recipientId, seqs) => itemsBySeq(postgres, recipientId, seqs),
     findMessages: (keys) => findMessages(postgres, keys),
     factsOfPair: openPairFacts(postgres, redis).ofPair,
     factsOfOwner: (ownerId, after, limit) => factsOfOwner(postgres, ownerId, after, limit),
-    limits: openLimits(redis),
     opsToken: config.opsToken,
     rotatePrekeys: (agentId) => rotateNow(rotation, agentId, now()),
     readiness: {

@@ -23,6 +23,8 @@ const environment = z.object({
   /** Health and metrics of a process without the API; 0 takes a free port. */
   SEALPOST_OPS_PORT: port.default(0),
   SEALPOST_PARTITIONS: z.coerce.number().int().min(1).max(1024).default(8),
+  /** Bundles with one-time prekeys handed out of one agent in an hour; what comes beyond holds none. */
+  SEALPOST_PREKEY_BUDGET_PER_HOUR: z.coerce.number().int().min(1).default(200),
   SEALPOST_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
   /** Tests only: the process ends itself with SIGKILL at this named point. */
   SEALPOST_FAILPOINT: z.string().optional(),
@@ -39,6 +41,7 @@ export interface Config {
   readonly opsToken: string | undefined;
   readonly opsPort: number;
   readonly partitions: number;
+  readonly prekeyBudgetPerHour: number;
   readonly logLevel: string;
   readonly failpoint: string | undefined;
 }
@@ -90,6 +93,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     opsToken: values.SEALPOST_OPS_TOKEN,
     opsPort: values.SEALPOST_OPS_PORT,
     partitions: values.SEALPOST_PARTITIONS,
+    prekeyBudgetPerHour: values.SEALPOST_PREKEY_BUDGET_PER_HOUR,
     logLevel: values.SEALPOST_LOG_LEVEL,
     failpoint: values.SEALPOST_FAILPOINT,
   };

@@ -5,11 +5,14 @@ import type pino from "pino";
 import { claimsCron, forgetOldClaims } from "../jobs/claims.ts";
 import { keepPartitions, partitionsCron } from "../jobs/partitions.ts";
 import { measurePrekeyHealth, prekeyHealthCron } from "../jobs/prekey-health.ts";
+import { bundlesCron, deleteOldPrekeys, prekeyDeletionCron, warmBundles } from "../jobs/prekeys.ts";
 import { type RotationDeps, rotateDuePrekeys, rotationCron } from "../jobs/rotation.ts";
+import { forgetOldSessions, sessionsCron } from "../jobs/sessions.ts";
 import { Unavailable } from "../protocol/refusal.ts";
 import { openPostgres, type Postgres } from "../store/postgres.ts";
+import { openBundles } from "../store/prekey-bundles.ts";
 import { readPrekeyHealth } from "../store/prekey-health.ts";
-import { openRedis } from "../store/redis.ts";
+import { openRedis, type RedisDoor } from "../store/redis.ts";
 import { type ScheduledJob, startSchedule } from "../store/schedule.ts";
 import { openCodec } from "../streams/codec.ts";
 import type { PartContext } from "./consumer-role.ts";
@@ -31,7 +34,7 @@ export async function startJobs({ config, log, metrics }: PartContext): Promise<
     connectionsMax: POOL_CONNECTIONS_MAX,
   });
   const rotation = joinRotation({ codec, postgres, redis, metrics, log });
-  const schedule = startSchedule(config.postgresUrl, jobsOn(postgres, rotation), listener(metrics, log));
+  const schedule = startSchedule(config.postgresUrl, jobsOn(postgres, redis, rotation), listener(metrics, log));
   metrics.onScrape(() => showPrekeyHealth(postgres, metrics));
   return {
     missing: () => (schedule.running() ? [] : ["jobs"]),
@@ -44,7 +47,7 @@ export async function startJobs({ config, log, metrics }: PartContext): Promise<
 }
 
 /** Name, when, what. */
-function jobsOn(postgres: Postgres, rotation: RotationDeps): readonly ScheduledJob[] {
+function jobsOn(postgres: Postgres, redis: RedisDoor, rotation: RotationDeps): readonly ScheduledJob[] {
   return [
     { name: "partitions", cron: partitionsCron, work: (now) => keepPartitions(postgres, now) },
     { name: "claims", cron: claimsCron, work: (now) => forgetOldClaims(postgres, now) },
@@ -54,6 +57,13 @@ function jobsOn(postgres: Postgres, rotation: RotationDeps): readonly ScheduledJ
       cron: prekeyHealthCron,
       work: (now, signal) => measurePrekeyHealth(postgres, now, signal),
     },
+    {
+      name: "prekey-deletion",
+      cron: prekeyDeletionCron,
+      work: (now, signal) => deleteOldPrekeys(postgres, now, signal),
+    },
+    { name: "bundles", cron: bundlesCron, work: (now) => warmBundles(openBundles(redis, postgres))(postgres, now) },
+    { name: "sessions", cron: sessionsCron, work: (now, signal) => forgetOldSessions(postgres, now, signal) },
   ];
 }
 

@@ -20,6 +20,7 @@ const counterHelp: Readonly<Record<CounterName, string>> = {
   retry_requests_sent: "Retry requests appended to the log.",
   delivery_reports_lost: "Reports of delivery that Kafka did not take; an answer implies them.",
   bundles_claimed: "Prekey bundles handed out.",
+  bundles_over_budget: "Prekey bundles handed out without one-time prekeys because too many were claimed of the agent.",
   requests_refused: "Requests refused with a 4xx.",
   requests_unavailable: "Requests answered with 503.",
   requests_failed: "Requests that met a bug of ours.",

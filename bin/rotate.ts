@@ -1,5 +1,5 @@
 /**
- * `node bin/rotate.ts AGENT_ID`: an operator's word that an agent shall have new prekeys now.
+ * `npm run -s rotate -- AGENT_ID`: an operator's word that an agent shall have new prekeys now.
  *
  * Asks the API (`POST /ops/agents/{id}/rotate`) at SEALPOST_URL with SEALPOST_OPS_TOKEN. Ends with 0 when the prekeys were rotated or a connected
  * agent was asked to rotate, with 1 when not, with 2 for wrong words or a wrong environment.
@@ -14,7 +14,7 @@ process.exitCode = await main(process.argv.slice(2));
 
 async function main([agentId, ...rest]: readonly string[]): Promise<number> {
   if (agentId === undefined || rest.length > 0 || !isAgentId(agentId)) {
-    console.error("Usage: node bin/rotate.ts AGENT_ID (43 characters of base64url)");
+    console.error("Usage: npm run -s rotate -- AGENT_ID (43 characters of base64url)");
     return 2;
   }
   const config = configOrComplaint();

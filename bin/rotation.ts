@@ -5,13 +5,17 @@ import type pino from "pino";
 import { noServerKeys, type RotationDeps } from "../jobs/rotation.ts";
 import { openHandover } from "../store/handover.ts";
 import type { Postgres } from "../store/postgres.ts";
-import { uploadPrekeys } from "../store/prekeys.ts";
+import { openBundles } from "../store/prekey-bundles.ts";
+import { uploadPrekeys } from "../store/prekey-uploads.ts";
 import { openPresence } from "../store/presence.ts";
 import type { RedisDoor } from "../store/redis.ts";
 import { prekeyRotationFailed } from "../streams/catalogue.ts";
 import type { Codec } from "../streams/codec.ts";
+import { prekeyEvents } from "../streams/prekey-events.ts";
 import { factOf } from "./facts.ts";
 import type { Metrics } from "./metrics.ts";
+
+const SOURCE = "/sealpost/rotation";
 
 export interface RotationParts {
   readonly codec: Codec;
@@ -22,10 +26,11 @@ export interface RotationParts {
 }
 
 export function joinRotation({ codec, postgres, redis, metrics, log }: RotationParts): RotationDeps {
+  const uploads = { facts: prekeyEvents(codec, SOURCE), bundles: openBundles(redis, postgres) };
   return {
     postgres,
     keys: noServerKeys,
-    storePrekeys: (agentId, prekeys, now) => uploadPrekeys(postgres, agentId, prekeys, now),
+    storePrekeys: (agentId, prekeys, now) => uploadPrekeys(postgres, uploads, agentId, prekeys, now),
     presence: openPresence(redis),
     handover: openHandover(redis),
     factOf: (value) =>
@@ -34,7 +39,7 @@ export function joinRotation({ codec, postgres, redis, metrics, log }: RotationP
         key: value.agentId,
         value,
         id: value.eventId,
-        source: "/sealpost/rotation",
+        source: SOURCE,
         time: value.failedAt,
         subject: value.agentId,
       }),

@@ -2,7 +2,7 @@
  * Forgets prekey claims when their answer is of no use any more: a bundle is not used after 24 hours (protocol.md §2).
  */
 import type { Postgres } from "../store/postgres.ts";
-import { forgetClaims } from "../store/prekeys.ts";
+import { forgetClaims } from "../store/prekey-claims.ts";
 
 const keptMs = 24 * 60 * 60 * 1000;
 

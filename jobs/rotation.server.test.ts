@@ -13,7 +13,7 @@ import { openRedis, type RedisDoor, redisReady } from "../store/redis.ts";
 import { openSampleDatabase } from "../tests/messaging.ts";
 import { newIdentity } from "../tests/signing.ts";
 import { uniqueName, useStack } from "../tests/stack.ts";
-import { allowKemPrekeys, insertAgents, insertPrekeys } from "../tests/stocked-agents.ts";
+import { insertAgents, insertPrekeys } from "../tests/stocked-agents.ts";
 import {
   type RotationDeps,
   type RotationFailure,
@@ -45,7 +45,6 @@ afterAll(() => redis.close());
 
 beforeEach(async () => {
   postgres = await openSampleDatabase();
-  await allowKemPrekeys(postgres);
   keys = new Map();
   stored = [];
   failures = [];

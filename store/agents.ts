@@ -48,6 +48,21 @@ export function registerAgent(postgres: Postgres, registration: Registration): P
   });
 }
 
+/**
+ * Locks an agent until the transaction ends; null when there is none. Whoever changes what belongs to an agent, or adds a fact about it,
+ * holds this lock: changes happen one after the other, and the order of facts is the order of commits.
+ *
+ * After waiting, only the next statement sees what the one waited for has done.
+ */
+export async function lockAgent(client: Queryable, agentId: string): Promise<{ readonly custody: Custody } | null> {
+  const { rows } = await client.query<{ custody: Custody }>({
+    name: "lock-agent",
+    text: "SELECT custody FROM messaging_agents WHERE agent_id = $1 FOR NO KEY UPDATE",
+    values: [agentId],
+  });
+  return rows[0] ?? null;
+}
+
 /** The agents of these ids that exist. */
 export async function findAgents(db: Queryable, agentIds: readonly string[]): Promise<ReadonlyMap<string, Agent>> {
   const { rows } = await db.query<AgentRow>({

@@ -23,13 +23,27 @@ export interface Fact {
  * with the same key the order of their commits.
  */
 export async function addFact(client: Queryable, fact: Fact, now = Date.now()): Promise<void> {
-  await client.query({
-    name: "add-fact",
+  await client.query(addingFacts([fact], now));
+}
+
+/** The statement that writes facts of one key, in their order; what `addFact` says goes for it, too. */
+export function addingFacts(facts: readonly [Fact, ...Fact[]], now: number): pg.QueryConfig {
+  return {
+    name: "add-facts",
     text: `INSERT INTO facts (id, topic, key, counter, value, headers, created_at)
-           SELECT $1::uuid, $2::text, $3::text, coalesce(max(counter), 0) + 1, $4::bytea, $5::jsonb, $6::bigint FROM facts WHERE key = $3::text
+           SELECT i.id, i.topic, $2::text, coalesce((SELECT max(counter) FROM facts WHERE key = $2::text), 0) + i.n,
+                  i.value, i.headers::jsonb, $6::bigint
+           FROM unnest($1::uuid[], $3::text[], $4::bytea[], $5::text[]) WITH ORDINALITY AS i (id, topic, value, headers, n)
            ON CONFLICT (id) DO NOTHING`,
-    values: [fact.id, fact.topic, fact.key, fact.value, JSON.stringify(fact.headers), now],
-  });
+    values: [
+      facts.map(({ id }) => id),
+      facts[0].key,
+      facts.map(({ topic }) => topic),
+      facts.map(({ value }) => value),
+      facts.map(({ headers }) => JSON.stringify(headers)),
+      now,
+    ],
+  };
 }
 
 /** The facts, in the hands of the one process that may publish them. Methods throw `Unavailable`. */

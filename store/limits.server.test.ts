@@ -69,6 +69,6 @@ describe("a limit", () => {
     proxy.cut();
     const limits = openLimits(redis);
     await expect(limits.consume(threeAnHour, "a")).rejects.toBeInstanceOf(Unavailable);
-    await expect(limits.giveBack(threeAnHour, "a")).rejects.toBeInstanceOf(Unavailable);
+    await limits.giveBack(threeAnHour, "a");
   });
 });

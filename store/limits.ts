@@ -5,7 +5,7 @@
  */
 import type { Redis } from "ioredis";
 import { RateLimiterRedis, RateLimiterRes } from "rate-limiter-flexible";
-import type { RedisDoor } from "./redis.ts";
+import { type RedisDoor, unlessAway } from "./redis.ts";
 
 /** Made once and used for every key: two limits of one name would count together. */
 export interface Limit {
@@ -22,11 +22,10 @@ export interface Allowance {
   readonly retryAfterMs: number;
 }
 
-/** All its functions throw `Unavailable("redis")`. */
 export interface LimitsDoor {
-  /** Counts one time. What is not allowed does not make the window longer. */
+  /** Counts one time. What is not allowed does not make the window longer. Throws `Unavailable("redis")`. */
   consume(limit: Limit, key: string): Promise<Allowance>;
-  /** Takes one time back that was counted and then did not happen. */
+  /** Takes one time back that was counted and then did not happen. While Redis is away it is lost until the window ends; never throws. */
   giveBack(limit: Limit, key: string): Promise<void>;
 }
 
@@ -52,7 +51,7 @@ export function openLimits(redis: RedisDoor): LimitsDoor {
         return { allowed: consumedPoints <= limit.points, retryAfterMs: Math.max(0, msBeforeNext) };
       }),
     giveBack: async (limit, key) => {
-      await redis.ask((client) => limiterOf(client, limit).reward(key));
+      await unlessAway(redis.ask((client) => limiterOf(client, limit).reward(key)));
     },
   };
 }

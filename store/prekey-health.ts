@@ -1,20 +1,19 @@
 /**
  * How the prekeys of all agents are doing, for those who run the service: counted by a job, read by every process that shows metrics.
  */
+
 import { DAY_MS, ONE_TIME_PREKEY_HANDED_OUT_MS } from "../protocol/limits.ts";
 import type { Queryable } from "./postgres.ts";
+import { prekeysLow } from "./prekey-claims.ts";
 
 /** Numbers of active agents that have published a signed prekey. */
 export interface PrekeyHealth {
-  /** With fewer than `LOW` one-time prekeys of a kind that they publish. */
+  /** With fewer than `prekeysLow` one-time prekeys of a kind that they publish. */
   readonly low: number;
   /** Whose signed prekey in force is older: a week means that a rotation is due, a month that it does not happen. */
   readonly older7Days: number;
   readonly older30Days: number;
 }
-
-/** As `prekey.low.v1` has it. */
-const LOW = 10;
 
 /** One statement looks up some twenty rows for each of them. */
 const PAGE_MAX = 1_000;
@@ -58,11 +57,11 @@ async function countPage(db: Queryable, after: string, now: number): Promise<Hea
                             WHERE p.agent_id = a.agent_id AND p.key_type = 'kem-last-resort' AND p.status = 'ACTIVE') AS has_kem,
                     (SELECT count(*) FROM (
                        SELECT FROM messaging_prekeys p
-                       WHERE p.agent_id = a.agent_id AND p.key_type = 'one-time' AND p.status = 'ACTIVE' AND p.created_at > $3
+                       WHERE p.agent_id = a.agent_id AND p.key_type = 'one-time' AND p.status = 'ACTIVE' AND p.stored_at > $3
                        LIMIT $4) AS n) AS one_time,
                     (SELECT count(*) FROM (
                        SELECT FROM messaging_prekeys p
-                       WHERE p.agent_id = a.agent_id AND p.key_type = 'kem' AND p.status = 'ACTIVE' AND p.created_at > $3
+                       WHERE p.agent_id = a.agent_id AND p.key_type = 'kem' AND p.status = 'ACTIVE' AND p.stored_at > $3
                        LIMIT $4) AS n) AS kem
              FROM page a WHERE a.status = 'active'
            )
@@ -71,7 +70,7 @@ async function countPage(db: Queryable, after: string, now: number): Promise<Hea
                   count(*) FILTER (WHERE signed_at < $5) AS older_7d,
                   count(*) FILTER (WHERE signed_at < $6) AS older_30d
            FROM stock`,
-    values: [after, PAGE_MAX, now - ONE_TIME_PREKEY_HANDED_OUT_MS, LOW, now - 7 * DAY_MS, now - 30 * DAY_MS],
+    values: [after, PAGE_MAX, now - ONE_TIME_PREKEY_HANDED_OUT_MS, prekeysLow, now - 7 * DAY_MS, now - 30 * DAY_MS],
   });
   if (rows[0] === undefined) throw new Error("a count without a row");
   return rows[0];

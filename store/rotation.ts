@@ -7,6 +7,7 @@
 import { DAY_MS, ONE_TIME_PREKEY_HANDED_OUT_MS, ONE_TIME_PREKEYS_LOW } from "../protocol/limits.ts";
 import type { StockCounts } from "../protocol/prekey-stock.ts";
 import type { Custody } from "../schemas/values.ts";
+import { lockAgent } from "./agents.ts";
 import { addFact, type Fact } from "./facts.ts";
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 
@@ -80,11 +81,11 @@ export async function countStocks(
                    ORDER BY p.place DESC LIMIT 1) AS signed_created_at,
                   (SELECT count(*) FROM (
                      SELECT FROM messaging_prekeys p
-                     WHERE p.agent_id = i.agent_id AND p.key_type = 'one-time' AND p.status = 'ACTIVE' AND p.created_at > $2
+                     WHERE p.agent_id = i.agent_id AND p.key_type = 'one-time' AND p.status = 'ACTIVE' AND p.stored_at > $2
                      LIMIT $3) AS n) AS one_time,
                   (SELECT count(*) FROM (
                      SELECT FROM messaging_prekeys p
-                     WHERE p.agent_id = i.agent_id AND p.key_type = 'kem' AND p.status = 'ACTIVE' AND p.created_at > $2
+                     WHERE p.agent_id = i.agent_id AND p.key_type = 'kem' AND p.status = 'ACTIVE' AND p.stored_at > $2
                      LIMIT $3) AS n) AS kem,
                   EXISTS (SELECT FROM messaging_prekeys p
                           WHERE p.agent_id = i.agent_id AND p.key_type = 'kem-last-resort' AND p.status = 'ACTIVE') AS has_last_resort
@@ -120,13 +121,8 @@ export function reportFailedRotation(
 ): Promise<boolean> {
   const { agentId, code, now, factOf } = failure;
   return inTransaction(postgres, async (client) => {
-    // All facts of an agent share one counter, taken under this lock.
-    const { rows: agents } = await client.query<{ custody: Custody }>({
-      name: "lock-failing-agent",
-      text: "SELECT custody FROM messaging_agents WHERE agent_id = $1 FOR NO KEY UPDATE",
-      values: [agentId],
-    });
-    if (agents[0] === undefined) return false;
+    const agent = await lockAgent(client, agentId);
+    if (agent === null) return false;
     const { rows } = await client.query<{
       prekey_id: string | null;
       created_at: number | null;
@@ -148,11 +144,7 @@ export function reportFailedRotation(
              ON CONFLICT (agent_id) DO UPDATE SET code = excluded.code, reported_at = excluded.reported_at`,
       values: [agentId, code, now],
     });
-    await addFact(
-      client,
-      factOf({ custody: agents[0].custody, signedPrekeyId, signedPrekeyCreatedAt: createdAt }),
-      now,
-    );
+    await addFact(client, factOf({ custody: agent.custody, signedPrekeyId, signedPrekeyCreatedAt: createdAt }), now);
     return true;
   });
 }

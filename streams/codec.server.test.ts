@@ -3,8 +3,9 @@ import { beforeAll, describe, expect, test } from "vitest";
 import { Refusal, Unavailable } from "../protocol/refusal.ts";
 import type { PushRequested } from "../schemas/values.ts";
 import { uniqueName, useStack } from "../tests/stack.ts";
-import { pushRequested } from "./catalogue.ts";
+import { prekeyClaimed, prekeyLow, prekeyPublished, prekeyRotated, pushRequested } from "./catalogue.ts";
 import { type Codec, openCodec, schemaText } from "./codec.ts";
+import { prekeyEvents } from "./prekey-events.ts";
 import { openRegistry } from "./registry.ts";
 import { samples } from "./samples.ts";
 import type { Topic } from "./topic.ts";
@@ -29,6 +30,30 @@ describe("the codec", () => {
       expect(second.encode(topic, sample)).toEqual(bytes);
       expect(second.learn([bytes])).toBeNull();
       expect(second.encode(topic, second.decode(topic, bytes))).toEqual(bytes);
+    }
+  });
+
+  test("encodes the events of prekeys, each under an id of its own that its value carries", async () => {
+    const whole = await openCodec({ registryUrl, register: true });
+    const events = prekeyEvents(whole, "/sealpost/test");
+    const remaining = { oneTimePrekeysRemaining: 9, kemPrekeysRemaining: 3 };
+    const low = { agentId: "a", custody: "agent", ...remaining, timeToEmptyMs: null, lowAt: 7 } as const;
+    const [first, second] = [events.low(low), events.low(low)];
+    expect(first.id).not.toBe(second.id);
+    expect(first).toMatchObject({ topic: "prekey.low.v1", key: "a", headers: { ce_id: first.id, ce_subject: "a" } });
+    expect(whole.decode(prekeyLow, first.value)).toEqual({ ...low, eventId: first.id });
+    const prekeys = { signedPrekeyId: randomUUID(), oneTimePrekeyId: null, kemPrekeyId: randomUUID() };
+    const claimed = { agentId: "a", claimerId: "b", ...prekeys, lastResort: true, ...remaining, claimedAt: 8 };
+    const { id, value: bytes } = events.claimed(claimed);
+    expect(whole.decode(prekeyClaimed, bytes)).toEqual({ ...claimed, eventId: id });
+    const ids = { signedPrekeyId: randomUUID(), lastResortKemPrekeyId: null };
+    const published = { ...ids, ...remaining, oneTimePrekeys: 1, kemPrekeys: 2, publishedAt: 9 };
+    const rotated = { ...ids, previousSignedPrekeyId: randomUUID(), rotatedAt: 10 };
+    for (const [topic, fact, said] of [
+      [prekeyPublished, events.published({ agentId: "a", custody: "agent", ...published }), published],
+      [prekeyRotated, events.rotated({ agentId: "a", custody: "agent", ...rotated }), rotated],
+    ] as const) {
+      expect(whole.decode<object>(topic as Topic<object>, fact.value)).toMatchObject(said);
     }
   });
 

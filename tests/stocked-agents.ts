@@ -30,15 +30,8 @@ export async function insertPrekeys(
   prekeys: readonly { readonly agentId: string; readonly id: string }[],
 ): Promise<void> {
   await postgres.query({
-    text: `INSERT INTO messaging_prekeys (agent_id, prekey_id, key_type, public_key, signature, status, created_at)
-           SELECT agent_id, id, $3, '\\x00', '\\x00', 'ACTIVE', $4 FROM unnest($1::text[], $2::uuid[]) AS i (agent_id, id)`,
+    text: `INSERT INTO messaging_prekeys (agent_id, prekey_id, key_type, public_key, signature, status, created_at, stored_at)
+           SELECT agent_id, id, $3, '\\x00', '\\x00', 'ACTIVE', $4, $4 FROM unnest($1::text[], $2::uuid[]) AS i (agent_id, id)`,
     values: [prekeys.map(({ agentId }) => agentId), prekeys.map(({ id }) => id), keyType, createdAt],
-  });
-}
-
-/** Until `messaging_prekeys` takes KEM prekeys by itself. */
-export async function allowKemPrekeys(postgres: Postgres): Promise<void> {
-  await postgres.query({
-    text: "ALTER TABLE messaging_prekeys DROP CONSTRAINT IF EXISTS messaging_prekeys_key_type_check",
   });
 }

@@ -2,8 +2,8 @@ import { randomUUID } from "node:crypto";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { encodeBase64Url } from "../../protocol/base64url.ts";
 import type { Identity } from "../../protocol/identity.ts";
-import { createSignedPrekey, oneTimePrekeyToJson, signedPrekeyToJson } from "../../protocol/prekeys.ts";
-import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
+import { oneTimePrekeyToJson } from "../../protocol/prekeys.ts";
+import { nodeRandom } from "../../protocol/primitives/node.ts";
 import type { StoredItem } from "../../store/mailbox.ts";
 import {
   bytesOf,
@@ -13,7 +13,7 @@ import {
   read,
   someEnvelope,
 } from "../../tests/in-memory-service.ts";
-import { call, newIdentity, signed } from "../../tests/signing.ts";
+import { newIdentity, signed } from "../../tests/signing.ts";
 
 let service: InMemoryService;
 
@@ -29,12 +29,6 @@ const keyOf = (agent: Identity) => encodeBase64Url(agent.signing.publicKey);
 
 const oneTimeJson = (count: number) =>
   Array.from({ length: count }, () => oneTimePrekeyToJson({ id: randomUUID(), publicKey: nodeRandom(32) }));
-
-function signedPrekeyJson(owner: Identity, now = Date.now()) {
-  return signedPrekeyToJson(
-    createSignedPrekey(nodePrimitives, owner, { id: randomUUID(), now, random: nodeRandom }).prekey,
-  );
-}
 
 function putInMailbox(owner: Identity, sender: Identity, count: number): StoredItem[] {
   const box = service.ports.mailboxes.get(owner.agentId) ?? [];
@@ -94,85 +88,6 @@ test("a key that is no point of prime order is not registered", async () => {
   expect(short.problem).toMatchObject({ status: 400, code: "malformed", field: "/identity_key" });
   const server = await service.post(carol, "/messaging/agents", { identity_key: keyOf(carol), custody: "server" });
   expect(server.problem).toMatchObject({ status: 400, code: "malformed", field: "/custody" });
-});
-
-test("uploaded prekeys are handed out, a one-time key to one claimer", async () => {
-  const { alice, bob, get, post } = service;
-  const [oneTime] = oneTimeJson(1);
-  const signedPrekey = signedPrekeyJson(bob);
-  const uploaded = await post(bob, "/messaging/upload-prekeys", {
-    signed_prekey: signedPrekey,
-    one_time_prekeys: [oneTime],
-  });
-  expect([uploaded.status, uploaded.json]).toEqual([
-    200,
-    { one_time_prekeys_remaining: 1, signed_prekey_id: signedPrekey["id"] },
-  ]);
-  const path = `/messaging/prekeys/${bob.agentId}`;
-  const claimed = await get(alice, path, { "idempotency-key": '"first"' });
-  expect(claimed.headers.get("cache-control")).toBe("no-store");
-  expect(claimed.json).toEqual({
-    bundle: { agent_id: bob.agentId, identity_key: keyOf(bob), signed_prekey: signedPrekey, one_time_prekey: oneTime },
-    one_time_prekeys_remaining: 0,
-  });
-  const again = await get(alice, path, { "idempotency-key": "first" });
-  expect(again.json).toEqual(claimed.json);
-  const other = await read(await call(alice, { method: "POST", url: service.http.url + path }));
-  expect(other.status).toBe(200);
-  expect(other.json.bundle).not.toHaveProperty("one_time_prekey");
-});
-
-test("without prekeys, and for nobody, there is no bundle", async () => {
-  const { alice, bob, get } = service;
-  expect((await get(alice, `/messaging/prekeys/${bob.agentId}`)).problem).toMatchObject({
-    status: 404,
-    code: "prekeys-unavailable",
-  });
-  const nobody = newIdentity().agentId;
-  expect((await get(alice, `/messaging/prekeys/${nobody}`)).problem).toMatchObject({
-    status: 404,
-    code: "recipient-unknown",
-  });
-});
-
-test("prekeys that do not hold are not stored", async () => {
-  const { alice, bob, post, ports } = service;
-  const upload = async (body: unknown, status: number, code: string, field?: string) => {
-    const { problem } = await post(bob, "/messaging/upload-prekeys", body);
-    expect(problem).toMatchObject({ status, code, ...(field === undefined ? {} : { field }) });
-  };
-  const [oneTime] = oneTimeJson(1);
-  const foreign = signedPrekeyJson(alice);
-  await upload(
-    { signed_prekey: foreign, one_time_prekeys: [oneTime] },
-    422,
-    "prekey-signature-invalid",
-    "/signed_prekey/signature",
-  );
-  const moved = { ...signedPrekeyJson(bob), created_at: "2026-01-01T00:00:00.000Z" };
-  await upload({ signed_prekey: moved }, 422, "prekey-signature-invalid", "/signed_prekey/signature");
-  await upload(
-    { signed_prekey: signedPrekeyJson(bob, Date.now() + 3_600_000) },
-    400,
-    "malformed",
-    "/signed_prekey/created_at",
-  );
-  await upload({ one_time_prekeys: [oneTime, oneTime] }, 400, "malformed", "/one_time_prekeys/1/id");
-  await upload({ one_time_prekeys: oneTimeJson(201) }, 400, "too-many", "/one_time_prekeys");
-  await upload(
-    { one_time_prekeys: [{ ...oneTime, public_key: "AAAA" }] },
-    400,
-    "malformed",
-    "/one_time_prekeys/0/public_key",
-  );
-  await upload({}, 400, "malformed", "");
-  expect(ports.prekeys.size).toBe(0);
-  expect((await post(bob, "/messaging/upload-prekeys", { one_time_prekeys: [oneTime] })).status).toBe(200);
-  await upload(
-    { one_time_prekeys: [{ ...oneTime, public_key: encodeBase64Url(nodeRandom(32)) }] },
-    409,
-    "prekey-conflict",
-  );
 });
 
 test("what is sent is appended as its canonical bytes, under an id that a repeat would have, too", async () => {

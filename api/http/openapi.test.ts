@@ -55,6 +55,7 @@ test("the calls of the design are there", () => {
   ).toEqual([
     "get /healthz",
     "get /messaging/messages/{id}",
+    "get /messaging/prekeys",
     "get /messaging/prekeys/{recipient}",
     "get /messaging/receive",
     "get /messaging/sessions",

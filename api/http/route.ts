@@ -7,6 +7,7 @@ import type { AuthDeps, Authenticated } from "../auth.ts";
 import type { AcknowledgeDeps, ResolveSeqsDeps } from "../operations/acknowledge.ts";
 import type { ClaimBundleDeps } from "../operations/claim-bundle.ts";
 import type { MessageStatusDeps } from "../operations/message-status.ts";
+import type { OwnPrekeysDeps } from "../operations/own-prekeys.ts";
 import type { ReceiveDeps } from "../operations/receive.ts";
 import type { RegisterAgentDeps } from "../operations/register-agent.ts";
 import type { ReportDeliveredDeps } from "../operations/report-delivered.ts";
@@ -24,6 +25,7 @@ export interface HttpDeps
     RegisterAgentDeps,
     UploadPrekeysDeps,
     ClaimBundleDeps,
+    OwnPrekeysDeps,
     SendDeps,
     ReceiveDeps,
     AcknowledgeDeps,

@@ -1,6 +1,6 @@
 /** Everything that is served, in the order of the documents. */
 import type { Route } from "./route.ts";
-import { claimByGet, claimByPost, register, upload } from "./routes/agents.ts";
+import { claimByGet, claimByPost, own, register, upload } from "./routes/agents.ts";
 import { answerItems, poll } from "./routes/mailbox.ts";
 import { manyStatuses, oneStatus } from "./routes/messages.ts";
 import { live, metrics, ready, stream } from "./routes/operations.ts";
@@ -11,6 +11,7 @@ import { pairFacts, retryRequest, sentFacts } from "./routes/sessions.ts";
 export const routes: readonly Route[] = [
   register,
   upload,
+  own,
   claimByGet,
   claimByPost,
   sendEnvelopes,

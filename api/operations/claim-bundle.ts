@@ -1,25 +1,29 @@
 /**
- * Hands out a bundle for one initiation, with a one-time prekey for as long as there are any.
+ * Hands out a bundle for one initiation, with one-time prekeys for as long as there are any.
  *
- * Promise: a one-time prekey is handed out once. The same request (caller and request id) is answered with the same bundle, so that a
- * lost answer costs no key.
+ * Promise: a one-time prekey is handed out once. The same request (caller and request id) is answered with the same bundle, whatever the
+ * limits say, so that a lost answer costs no key. Nobody can drain an agent, or block it: one claimer gets few bundles of it, and over the
+ * agent's budget bundles come without one-time prekeys, never as a refusal.
  */
-import type { Bundle } from "../../protocol/prekeys.ts";
+import type { Limit, LimitsDoor } from "../../store/limits.ts";
+import type { Claim, ClaimedBundle } from "../../store/prekey-claims.ts";
 import type { FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
+import { mayBeMessaged } from "../may-message.ts";
 import { ApiRefusal } from "../problem.ts";
 import type { Counted } from "./counters.ts";
 
-export type ClaimedBundle = Omit<Bundle, "kemPrekey"> & { readonly oneTimePrekeysRemaining: number };
-
 export interface ClaimBundleDeps {
-  /** Null when the target has no signed prekey. Throws `Unavailable`. */
-  readonly claimPrekeys: (claim: {
-    readonly claimerId: string;
-    readonly requestId: string;
-    readonly targetId: string;
-    readonly now: number;
-  }) => Promise<ClaimedBundle | null>;
+  /** What the same request was answered with. Throws `Unavailable`. */
+  readonly findClaim: (claim: Claim) => Promise<ClaimedBundle | null>;
+  /** Null when the target has no signed prekey; `repeated` when the same request was answered meanwhile. Throws `Unavailable`. */
+  readonly takeBundle: (
+    claim: Claim,
+    options: { readonly oneTime: boolean },
+  ) => Promise<(ClaimedBundle & { readonly repeated: boolean }) | null>;
+  readonly limits: LimitsDoor;
+  /** Bundles with one-time prekeys that are handed out of one agent. */
+  readonly prekeyBudget: Limit;
   readonly findAgents: FindAgents;
   readonly counted: Counted;
   /** ms since the epoch. */
@@ -32,16 +36,43 @@ export interface ClaimBundleInput {
   readonly requestId: string;
 }
 
-/** @throws ApiRefusal `recipient-unknown`, `prekeys-unavailable`; `Unavailable` */
+/** A bundle is one session's. A peer that needs more of the same agent in an hour has lost its memory ten times. */
+const CLAIMS_PER_PAIR: Limit = { name: "claims", points: 10, seconds: 3_600 };
+
+/** @throws ApiRefusal `recipient-unknown`, `prekeys-unavailable`, `rate-limited`; `Unavailable` */
 export async function claimBundle(
   deps: ClaimBundleDeps,
   caller: Caller,
   { targetId, requestId }: ClaimBundleInput,
 ): Promise<ClaimedBundle> {
   const target = (await deps.findAgents([targetId])).get(targetId);
-  if (target?.status !== "active") throw new ApiRefusal("recipient-unknown");
-  const claimed = await deps.claimPrekeys({ claimerId: caller.agentId, requestId, targetId, now: deps.now() });
-  if (claimed === null) throw new ApiRefusal("prekeys-unavailable");
+  if (!mayBeMessaged(target)) throw new ApiRefusal("recipient-unknown");
+  const claim = { claimerId: caller.agentId, requestId, targetId, now: deps.now() };
+  const claimed = (await deps.findClaim(claim)) ?? (await claimAnew(deps, claim));
   deps.counted("bundles_claimed", 1);
   return claimed;
+}
+
+async function claimAnew(deps: ClaimBundleDeps, claim: Claim): Promise<ClaimedBundle> {
+  const { limits, prekeyBudget } = deps;
+  const pair = `${claim.claimerId}:${claim.targetId}`;
+  const { allowed, retryAfterMs } = await limits.consume(CLAIMS_PER_PAIR, pair);
+  if (!allowed) {
+    // The same request may have had the last place, on another connection.
+    const earlier = await deps.findClaim(claim);
+    if (earlier !== null) return earlier;
+    throw new ApiRefusal("rate-limited", { retryAfterMs });
+  }
+  const budget = await limits.consume(prekeyBudget, claim.targetId);
+  if (!budget.allowed) deps.counted("bundles_over_budget", 1);
+  const taken = await deps.takeBundle(claim, { oneTime: budget.allowed });
+  const isNew = taken !== null && !taken.repeated;
+  if (!isNew) await limits.giveBack(CLAIMS_PER_PAIR, pair);
+  if (budget.allowed && !(isNew && holdsOneTime(taken))) await limits.giveBack(prekeyBudget, claim.targetId);
+  if (taken === null) throw new ApiRefusal("prekeys-unavailable");
+  return taken;
+}
+
+function holdsOneTime({ bundle: { oneTimePrekey, kemPrekey } }: ClaimedBundle): boolean {
+  return oneTimePrekey !== null || kemPrekey?.lastResort === false;
 }

@@ -17,6 +17,8 @@ export type Counter =
   | "delivery_reports_lost"
   /** Bundles handed out. */
   | "bundles_claimed"
+  /** Bundles handed out without one-time prekeys because too many were claimed of the agent. */
+  | "bundles_over_budget"
   /** Requests refused with a 4xx. */
   | "requests_refused"
   /** Requests answered with 503. */

@@ -13,6 +13,7 @@ import type { Limit, LimitsDoor } from "../../store/limits.ts";
 import { unlessAway } from "../../store/redis.ts";
 import type { Agent, FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
+import { mayBeMessaged } from "../may-message.ts";
 import { ApiRefusal } from "../problem.ts";
 import type { Counted } from "./counters.ts";
 import { type Appender, itemEvent } from "./events.ts";
@@ -61,7 +62,7 @@ export async function requestRetry(deps: RequestRetryDeps, caller: Caller, input
   const asking = agents.get(caller.agentId);
   if (asking?.status !== "active") throw new ApiRefusal("agent-suspended");
   checkSigned(retry, asking, deps.now());
-  if (agents.get(retry.senderId)?.status !== "active") {
+  if (!mayBeMessaged(agents.get(retry.senderId))) {
     throw new ApiRefusal("recipient-unknown", { field: "/retry/sender_id", detail: "no active agent has this id" });
   }
   if (messages[0]?.recipientId !== caller.agentId) {

@@ -13,6 +13,7 @@ import { messageIdTime } from "../../protocol/message-id.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import type { FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
+import { mayBeMessaged } from "../may-message.ts";
 import { ApiRefusal, BatchRefusal, type Fault, type ProblemCode } from "../problem.ts";
 import type { Counted } from "./counters.ts";
 import { type Appender, itemEvent } from "./events.ts";
@@ -102,7 +103,7 @@ export async function checkSend(deps: SendDeps, caller: Caller, bodies: readonly
       faults.push(
         fault(index, "/message_id", "message-id-reused", "this message_id stands for other bytes", messageId),
       );
-    } else if (before === undefined && agents.get(recipientId)?.status !== "active") {
+    } else if (before === undefined && !mayBeMessaged(agents.get(recipientId))) {
       faults.push(fault(index, "/recipient_id", "recipient-unknown", "no active agent has this id", messageId));
     } else if (before === undefined) {
       fresh.push(checked);

@@ -1,8 +1,9 @@
 /** Registration, and what an agent publishes for those who begin a session with it. */
 import { decodeBase64Url, encodeBase64Url } from "../../../protocol/base64url.ts";
-import { bundleToJson } from "../../../protocol/prekeys.ts";
+import { bundleToJson, type SignedPrekey } from "../../../protocol/prekeys.ts";
 import { formatTimestamp, parseTimestamp } from "../../../protocol/timestamp.ts";
 import { claimBundle } from "../../operations/claim-bundle.ts";
+import { ownPrekeys } from "../../operations/own-prekeys.ts";
 import { registerAgent } from "../../operations/register-agent.ts";
 import { uploadPrekeys } from "../../operations/upload-prekeys.ts";
 import { ApiRefusal } from "../../problem.ts";
@@ -10,6 +11,7 @@ import { type HttpDeps, type Reply, type Request, route } from "../route.ts";
 import {
   agentAnswer,
   bundleAnswer,
+  ownPrekeysAnswer,
   prekeysPath,
   registerBody,
   uploadPrekeysAnswer,
@@ -50,34 +52,58 @@ export const upload = route({
   path: "/messaging/upload-prekeys",
   operationId: "uploadPrekeys",
   summary: "Publish prekeys",
-  description: "All of a call or nothing. A new signed prekey replaces the older one in new bundles.",
+  description:
+    "All of a call or nothing. A new signed prekey, or KEM prekey of last resort, replaces the older one in new bundles.",
   signedBy: "agent",
   needsRedis: true,
   request: { body: uploadPrekeysBody },
   answers: { 200: { description: "Stored", schema: uploadPrekeysAnswer } },
   refuses: ["prekey-signature-invalid", "prekey-conflict", "too-many"],
-  handle: async (deps, { caller, body: { signed_prekey: signed, one_time_prekeys: oneTime = [] } }) => {
-    const { oneTimePrekeysRemaining } = await uploadPrekeys(deps, caller, {
-      ...(signed === undefined
-        ? {}
-        : {
-            signedPrekey: {
-              id: signed.id,
-              createdAt: checkedTime(signed.created_at),
-              publicKey: checkedBytes(signed.public_key),
-              signature: checkedBytes(signed.signature),
-            },
-          }),
-      oneTimePrekeys: oneTime.map(({ id, public_key }) => ({
-        id,
-        publicKey: checkedBytes(public_key),
-      })),
+  handle: async (deps, { caller, body }) => {
+    const { signed_prekey: signed, last_resort_kem_prekey: lastResort } = body;
+    const { one_time_prekeys: oneTime = [], kem_prekeys: kem = [] } = body;
+    const { oneTimePrekeysRemaining, kemPrekeysRemaining } = await uploadPrekeys(deps, caller, {
+      ...(signed === undefined ? {} : { signedPrekey: signedPrekeyOf(signed) }),
+      ...(lastResort === undefined ? {} : { lastResortKemPrekey: { ...signedPrekeyOf(lastResort), lastResort: true } }),
+      oneTimePrekeys: oneTime.map(({ id, public_key }) => ({ id, publicKey: checkedBytes(public_key) })),
+      kemPrekeys: kem.map((prekey) => ({ ...signedPrekeyOf(prekey), lastResort: false })),
+      replace: body.replace ?? false,
     });
     return {
       status: 200,
       json: {
         one_time_prekeys_remaining: oneTimePrekeysRemaining,
+        kem_prekeys_remaining: kemPrekeysRemaining,
         ...(signed === undefined ? {} : { signed_prekey_id: signed.id }),
+      },
+    };
+  },
+});
+
+export const own = route({
+  method: "GET",
+  path: "/messaging/prekeys",
+  operationId: "ownPrekeys",
+  summary: "See what the service holds of one's own prekeys",
+  description:
+    "Counts, ages, and a digest over everything that can be handed out: an agent that computes another one has lost something.",
+  signedBy: "agent",
+  request: {},
+  answers: { 200: { description: "The stock of this moment", schema: ownPrekeysAnswer } },
+  refuses: [],
+  handle: async (deps, { caller }) => {
+    const { signedPrekey, lastResortKemPrekey, signedPrekeyAgeS, ...stock } = await ownPrekeys(deps, caller);
+    return {
+      status: 200,
+      json: {
+        agent_id: caller.agentId,
+        ...(signedPrekey === null ? {} : { signed_prekey: stockedPrekeyOf(signedPrekey) }),
+        ...(lastResortKemPrekey === null ? {} : { last_resort_kem_prekey: stockedPrekeyOf(lastResortKemPrekey) }),
+        one_time_prekeys: stock.oneTimePrekeysRemaining,
+        kem_prekeys: stock.kemPrekeysRemaining,
+        ...(signedPrekeyAgeS === null ? {} : { signed_prekey_age_seconds: signedPrekeyAgeS }),
+        rotation_due: stock.rotationDue,
+        digest: encodeBase64Url(stock.digest),
       },
     };
   },
@@ -87,7 +113,7 @@ const claim = {
   path: "/messaging/prekeys/{recipient}",
   summary: "Claim a bundle for one initiation",
   description:
-    "Takes a one-time prekey that nobody else gets. The same Idempotency-Key (default: the signature's nonce) again is answered with the same bundle.",
+    "Takes one-time prekeys that nobody else gets. The same Idempotency-Key (default: the signature's nonce) again is answered with the same bundle.",
   signedBy: "agent",
   needsRedis: true,
   request: {
@@ -95,7 +121,7 @@ const claim = {
     headers: { "Idempotency-Key": "Names the request, 1 to 200 characters, quoted or bare" },
   },
   answers: { 200: { description: "Claimed", schema: bundleAnswer } },
-  refuses: ["recipient-unknown", "prekeys-unavailable"],
+  refuses: ["recipient-unknown", "prekeys-unavailable", "rate-limited"],
   handle: claimed,
 } as const;
 
@@ -107,15 +133,17 @@ async function claimed(
   deps: HttpDeps,
   { caller, path, headers }: Request<{ recipient: string }, unknown, unknown>,
 ): Promise<Reply> {
-  const { oneTimePrekeysRemaining, ...bundle } = await claimBundle(deps, caller, {
+  const { bundle, oneTimePrekeysRemaining, kemPrekeysRemaining } = await claimBundle(deps, caller, {
     targetId: path.recipient,
     requestId: requestIdOf(headers["idempotency-key"], caller.nonce),
   });
   return {
     status: 200,
     json: {
-      bundle: bundleToJson({ ...bundle, kemPrekey: null }),
+      bundle: bundleToJson(bundle),
       one_time_prekeys_remaining: oneTimePrekeysRemaining,
+      kem_prekeys_remaining: kemPrekeysRemaining,
+      last_resort: bundle.oneTimePrekey === null || bundle.kemPrekey?.lastResort === true,
     },
   };
 }
@@ -135,6 +163,24 @@ function requestIdOf(key: string | string[] | undefined, nonce: string): string 
     });
   }
   return `key:${match[1] ?? match[2]}`;
+}
+
+function signedPrekeyOf(json: {
+  readonly id: string;
+  readonly created_at: string;
+  readonly public_key: string;
+  readonly signature: string;
+}): SignedPrekey {
+  return {
+    id: json.id,
+    createdAt: checkedTime(json.created_at),
+    publicKey: checkedBytes(json.public_key),
+    signature: checkedBytes(json.signature),
+  };
+}
+
+function stockedPrekeyOf({ id, createdAt }: { readonly id: string; readonly createdAt: number }) {
+  return { id, created_at: formatTimestamp(createdAt) };
 }
 
 function checkedBytes(text: string): Uint8Array {

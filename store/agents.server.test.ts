@@ -1,0 +1,44 @@
+import { randomBytes, randomUUID } from "node:crypto";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { openSampleDatabase, sampleAgentId } from "../tests/messaging.ts";
+import { findAgents, registerAgent } from "./agents.ts";
+import type { Postgres } from "./postgres.ts";
+
+const now = 1_800_000_000_000;
+
+let postgres: Postgres;
+beforeAll(async () => {
+  postgres = await openSampleDatabase();
+});
+afterAll(() => postgres.close());
+
+function register(agentId: string) {
+  const fact = { id: randomUUID(), topic: "agent.changed.v1", key: agentId, value: Uint8Array.of(1), headers: {} };
+  return registerAgent(postgres, { agentId, identityKey: randomBytes(32), custody: "agent", now, fact });
+}
+
+describe("agents", () => {
+  test("an agent is registered once; later registrations change nothing and tell nobody", async () => {
+    const agentId = sampleAgentId();
+    expect(await register(agentId)).toEqual({ created: true });
+    const first = await findAgents(postgres, [agentId]);
+    expect(first.get(agentId)).toMatchObject({ agentId, custody: "agent", status: "active", createdAt: now });
+    expect(await register(agentId)).toEqual({ created: false });
+    expect(await findAgents(postgres, [agentId])).toEqual(first);
+    const { rowCount } = await postgres.query({ text: "SELECT FROM facts WHERE key = $1", values: [agentId] });
+    expect(rowCount).toBe(1);
+  });
+
+  test("registrations of one agent at the same moment create it once", async () => {
+    const agentId = sampleAgentId();
+    const answers = await Promise.all([1, 2, 3, 4, 5].map(() => register(agentId)));
+    expect(answers.filter(({ created }) => created)).toHaveLength(1);
+  });
+
+  test("only those that exist are found", async () => {
+    const agentId = sampleAgentId();
+    await register(agentId);
+    expect([...(await findAgents(postgres, [sampleAgentId(), agentId, sampleAgentId()])).keys()]).toEqual([agentId]);
+    expect(await findAgents(postgres, [])).toEqual(new Map());
+  });
+});

@@ -36,9 +36,13 @@ test("a connection on which nothing happens is cut off", async () => {
 });
 
 test("a close lets a running request end, and takes no new one", async () => {
-  const http = await startHttp((_, response) => setTimeout(() => response.end("late"), 150), listen);
+  const { promise: begun, resolve: begin } = Promise.withResolvers<void>();
+  const http = await startHttp((_, response) => {
+    begin();
+    setTimeout(() => response.end("late"), 150);
+  }, listen);
   const running = fetch(http.url);
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await begun;
   const closed = http.close();
   expect(await (await running).text()).toBe("late");
   await closed;

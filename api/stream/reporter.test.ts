@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { expect, test, vi } from "vitest";
 import { Unavailable } from "../../protocol/refusal.ts";
 import type { MessageReceipt } from "../../schemas/values.ts";
 import type { NewEvent } from "../../streams/headers.ts";
@@ -9,11 +9,13 @@ import { Reporter } from "./reporter.ts";
 class Records {
   away = false;
   readonly taken: MessageReceipt[] = [];
+  readonly refused: MessageReceipt[] = [];
   readonly bugs: unknown[] = [];
   readonly receipts = {
     append: async (events: readonly NewEvent<unknown>[]) => {
+      const records = events.map(({ value }) => value as MessageReceipt);
+      (this.away ? this.refused : this.taken).push(...records);
       if (this.away) throw new Unavailable("kafka");
-      this.taken.push(...events.map(({ value }) => value as MessageReceipt));
     },
   };
   readonly counted = () => undefined;
@@ -70,7 +72,7 @@ test("answers that Kafka does not take are tried again, together", async () => {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
   reporter.delivered("bob", [{ senderId: "sender", itemId: "0" }]);
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  await vi.waitFor(() => expect(records.refused.at(-1)?.items[0]?.outcome).toBe("delivered"));
   records.away = false;
   await new Promise((resolve) => setTimeout(resolve, 800));
   expect(records.ids("acknowledged").toSorted()).toEqual(ids(30).toSorted());

@@ -140,13 +140,19 @@ test("an agent that has published its first KEM prekey is not stripped of it by 
   expect((await store.claim(target))?.bundle.kemPrekey).toEqual(lastResortKemPrekey);
 });
 
-test("a signed prekey that only Redis knows, after a restore of the database, is not handed out", async () => {
+test("a prekey that only Redis knows, after a restore of the database, is not handed out", async () => {
   const bundle = await store.deps.bundles.find(agentId);
   if (bundle === null) throw new Error("no bundle");
-  const lost = bundleToJson({ ...bundle, signedPrekey: { ...bundle.signedPrekey, id: randomUUID() } });
-  const text = `${Number.MAX_SAFE_INTEGER} ${JSON.stringify(lost)}`;
-  await store.redis.ask((client) => client.set(store.redis.key(`prekey_bundle:${agentId}`), text));
-  expect((await store.claim(agentId))?.bundle.signedPrekey.id).toBe(first.signedPrekey.id);
+  const { signedPrekey, kemPrekey } = bundle;
+  for (const lost of [
+    { ...bundle, signedPrekey: { ...signedPrekey, id: randomUUID() } },
+    { ...bundle, kemPrekey: kemPrekey && { ...kemPrekey, id: randomUUID() } },
+  ]) {
+    const text = `${Number.MAX_SAFE_INTEGER} ${JSON.stringify(bundleToJson(lost))}`;
+    await store.redis.ask((client) => client.set(store.redis.key(`prekey_bundle:${agentId}`), text));
+    const taken = await store.claim(agentId, { oneTime: false });
+    expect(taken?.bundle).toMatchObject({ signedPrekey: { id: signedPrekey.id }, kemPrekey: { id: kemPrekey?.id } });
+  }
 });
 
 test("the bundles of the most claimed agents are there before anybody asks", async () => {

@@ -270,6 +270,23 @@ describe("when something fails", () => {
     expect(await store.claim(agentId, claim)).toMatchObject({ oneTimePrekeysRemaining: 0, repeated: false });
   });
 
+  test("a claim whose transaction could not be begun takes nothing, whatever travelled with the BEGIN", async () => {
+    const agentId = await agentWith(1);
+    const claim = sampleClaim(agentId);
+    const other = openPostgres(store.url, { connectionsMax: 1 });
+    const client = await other.pool.connect();
+    const query = client.query.bind(client) as (query: { text: string }) => Promise<unknown>;
+    Object.assign(client, {
+      query: (sent: { text: string }) => query(sent.text?.startsWith("BEGIN") ? { text: "SELECT refused" } : sent),
+    });
+    client.release();
+    const failing = takeBundle(other, store.deps, claim, { oneTime: true });
+    await expect(failing).rejects.toThrow(Unavailable);
+    await other.close();
+    expect(await store.find(claim)).toBeNull();
+    expect(await store.claim(agentId, claim)).toMatchObject({ oneTimePrekeysRemaining: 0, repeated: false });
+  });
+
   /** Ends the connection of this name as soon as it waits for a lock. */
   async function terminated(applicationName: string): Promise<void> {
     for (const until = Date.now() + 5_000; Date.now() < until; ) {

@@ -199,7 +199,7 @@ function taking(claim: Claim, common: CommonBundle, oneTime: boolean) {
              INSERT INTO messaging_prekey_claims
                (claimer_id, request_id, target_id, signed_prekey_id, one_time_prekey_id, kem_prekey_id, claimed_at)
              SELECT $1, $2, $3, prekey_id, (SELECT prekey_id FROM used WHERE key_type = 'one-time'),
-                    coalesce((SELECT prekey_id FROM used WHERE key_type = 'kem'), $7::uuid,
+                    coalesce((SELECT prekey_id FROM used WHERE key_type = 'kem'), (SELECT prekey_id FROM messaging_prekeys WHERE agent_id = $3 AND prekey_id = $7),
                              (SELECT prekey_id FROM messaging_prekeys
                               WHERE agent_id = $3 AND key_type = 'kem-last-resort' AND status = 'ACTIVE'
                               ORDER BY place DESC LIMIT 1)), $4
@@ -233,7 +233,7 @@ function taking(claim: Claim, common: CommonBundle, oneTime: boolean) {
 
 /** Null: there is none, or it is not known here what it looks like. */
 function kemPrekeyIn(row: TakenRow, common: CommonBundle): KemPrekey | null {
-  return kemPrekeyOf(row, false) ?? (row.kem_prekey_id === null ? null : common.kemPrekey);
+  return kemPrekeyOf(row, false) ?? (common.kemPrekey?.id === row.kem_prekey_id ? common.kemPrekey : null);
 }
 
 function remainingOf(row: TakenRow): Remaining {

@@ -72,7 +72,7 @@ test("answers that Kafka does not take are tried again, together", async () => {
     await new Promise((resolve) => setTimeout(resolve, 2));
   }
   reporter.delivered("bob", [{ senderId: "sender", itemId: "0" }]);
-  await vi.waitFor(() => expect(records.refused.at(-1)?.items[0]?.outcome).toBe("delivered"));
+  await vi.waitFor(() => expect(records.refused.map(({ items }) => items[0]?.outcome)).toContain("delivered"));
   records.away = false;
   await new Promise((resolve) => setTimeout(resolve, 800));
   expect(records.ids("acknowledged").toSorted()).toEqual(ids(30).toSorted());

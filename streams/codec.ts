@@ -6,8 +6,9 @@
  */
 import { readFile } from "node:fs/promises";
 import type avro from "avsc";
-import { Refusal } from "../protocol/refusal.ts";
+import { Refusal, Unavailable } from "../protocol/refusal.ts";
 import { avroType } from "./avro.ts";
+import { backoffMs, pause } from "./backoff.ts";
 import { catalogue } from "./catalogue.ts";
 import { openRegistry, type Registry } from "./registry.ts";
 import type { Topic } from "./topic.ts";
@@ -63,17 +64,32 @@ export async function openCodec(options: CodecOptions): Promise<Codec> {
   const registry = openRegistry(options.registryUrl);
   const topics = new Map<string, TopicTypes>();
   const writers = new Map<number, avro.Type>();
-  await Promise.all(
-    (options.topics ?? catalogue).map(async (topic) => {
-      const text = await schemaText(topic);
-      const subject = `${topic.name}-value`;
-      const id = options.register ? await registry.register(subject, text) : await registry.lookUp(subject, text);
-      const type = avroType(text);
-      writers.set(id, type);
-      topics.set(topic.name, { id, type, readers: new Map() });
-    }),
-  );
+  // One after the other: a registry that has just started has few connections to its own database, and refuses who waits for one.
+  for (const topic of options.topics ?? catalogue) {
+    const text = await schemaText(topic);
+    const subject = `${topic.name}-value`;
+    const id = await patiently(() =>
+      options.register ? registry.register(subject, text) : registry.lookUp(subject, text),
+    );
+    const type = avroType(text);
+    writers.set(id, type);
+    topics.set(topic.name, { id, type, readers: new Map() });
+  }
   return codecOver(registry, topics, writers);
+}
+
+/** Over some two seconds: longer, and whoever supervises this process knows better what to do. */
+const triesMax = 5;
+
+async function patiently<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await ask();
+    } catch (error) {
+      if (!(error instanceof Unavailable) || tries === triesMax) throw error;
+      await pause(backoffMs(tries));
+    }
+  }
 }
 
 /** The topic's schema as it stands in `schemas/`. */

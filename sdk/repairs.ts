@@ -8,8 +8,9 @@
 import type { Identity } from "../protocol/identity.ts";
 import { DAY_MS } from "../protocol/limits.ts";
 import { makeMessageId, messageIdTime } from "../protocol/message-id.ts";
+import { planRepair } from "../protocol/peer.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
-import type { ProtocolCode } from "../protocol/refusal.ts";
+import { type ProtocolCode, Refusal } from "../protocol/refusal.ts";
 import { makeRetryRequest, type RetryRequest } from "../protocol/retry-request.ts";
 import type { StreamItemId } from "../protocol/stream-frames.ts";
 import { AgentError, ServiceRefused, ServiceUnavailable, StoreError } from "./errors.ts";
@@ -157,6 +158,10 @@ export class Repairs {
 
   async #answer(request: RetryRequest, item: StreamItemId, backoff: Backoff): Promise<void> {
     const { sealing, answered, pump, onTrouble } = this.#ports;
+    if (this.#isTooEarly(request, item)) {
+      this.#answerAfter(backoff.next(), request, item, backoff);
+      return;
+    }
     try {
       await sealing.sealAnew(item.senderId, request.messageId, request);
       this.#answering.delete(`${item.senderId}/${item.itemId}`);
@@ -166,6 +171,18 @@ export class Repairs {
       if (!(error instanceof AgentError) || this.#isStopped) throw error;
       onTrouble(error);
       this.#answerAfter(backoff.next(), request, item, backoff);
+    }
+  }
+
+  /** Meanwhile another session may have become active. */
+  #isTooEarly(request: RetryRequest, { senderId }: StreamItemId): boolean {
+    const { store, me } = this.#ports;
+    try {
+      return planRepair(nodePrimitives, me, store.peers.get(senderId), request, Date.now()) === "not-yet";
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      // It has grown too old in the meantime, which is told where it would be answered.
+      return false;
     }
   }
 

@@ -123,7 +123,8 @@ export class Repairs {
       this.#notBefore.delete(senderId);
     } catch (error) {
       if (!(error instanceof AgentError) || error instanceof StoreError) throw error;
-      const isForGood = error instanceof ServiceRefused && !error.retryable;
+      // One that grew too old on its way (the machine slept) is made anew.
+      const isForGood = error instanceof ServiceRefused && !error.retryable && !isTooOld(pending);
       this.#ports.onTrouble(error);
       if (!isForGood) return this.#postpone(senderId, error);
     }
@@ -143,9 +144,8 @@ export class Repairs {
 
   /** A request that waited for days is made anew: the service would not take its id. */
   async #fresh(pending: PendingRequest): Promise<PendingRequest> {
+    if (!isTooOld(pending)) return pending;
     const now = Date.now();
-    const time = messageIdTime(pending.requestId) ?? 0;
-    if (now - time < REQUEST_AGE_MS_MAX) return pending;
     const request = makeRetryRequest(nodePrimitives, this.#ports.me, pending.request, now);
     const fresh = { ...pending, requestId: makeMessageId(now, nodeRandom), request };
     await this.#ports.store.commit(() => this.#ports.store.failed.renew(fresh));
@@ -194,4 +194,8 @@ export class Repairs {
     }, ms);
     this.#timers.add(timer);
   }
+}
+
+function isTooOld({ requestId }: PendingRequest): boolean {
+  return Date.now() - (messageIdTime(requestId) ?? 0) >= REQUEST_AGE_MS_MAX;
 }

@@ -145,7 +145,7 @@ interface Beginning {
 let beginning: Promise<Beginning> | null = null;
 
 /** Agents that have registered and gone to sleep: all lives begin with them. */
-function begin(): Promise<Beginning> {
+export function begin(): Promise<Beginning> {
   beginning ??= beBorn();
   return beginning;
 }

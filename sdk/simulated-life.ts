@@ -12,7 +12,7 @@ import { makePrekeys, prekeyStockDigest } from "../protocol/prekey-stock.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { Agent, type Problem } from "./agent.ts";
 import type { Chance } from "./chance.ts";
-import { AgentStopped } from "./errors.ts";
+import { AgentStopped, MessageDiscarded } from "./errors.ts";
 import type { InboxMessage } from "./message.ts";
 import { delay } from "./patience.ts";
 import { type Accounts, CALM, type Link, type Message, SimulatedService } from "./simulated-service.ts";
@@ -51,6 +51,7 @@ export interface Tally {
   rollbacksFound: number;
   prekeysReplaced: number;
   rotations: number;
+  rekeys: number;
   forgeriesRefused: number;
 }
 
@@ -67,6 +68,7 @@ export function emptyTally(): Tally {
     rollbacksFound: 0,
     prekeysReplaced: 0,
     rotations: 0,
+    rekeys: 0,
     forgeriesRefused: 0,
   };
 }
@@ -77,6 +79,9 @@ export function addTally(sum: Tally, tally: Tally): void {
 
 /** How the service is named in the stores. */
 export const ORIGIN = "https://simulated.example";
+
+/** What nobody fetched for 30 days is lost by right. */
+export const EXPIRED = "expired";
 
 /** Applications that take their time. */
 const SLOW_PROBABILITY = 0.15;
@@ -93,9 +98,9 @@ interface Process {
 
 interface Given {
   readonly messageId: string;
-  readonly at: number;
   readonly process: Process;
-  isHandled: boolean;
+  /** Null: not as far as the application has heard. */
+  handledAt: number | null;
 }
 
 /** One agent through all its processes, and the application over it. */
@@ -110,6 +115,8 @@ export class Persona {
   readonly #given = new Map<string, Given>();
   /** Every text it was ever given, also by a state that was rolled back. */
   readonly everGiven = new Set<string>();
+  /** What it heard of the ends of its messages, by their first ids: `acknowledged`, or why not. */
+  readonly ends = new Map<string, string>();
   /** When its store was last rolled back; null: never. */
   rolledBackAt: number | null = null;
 
@@ -154,6 +161,7 @@ export class Persona {
     this.#world.tally.restarts += 1;
     this.#mind(process, this.#handle(process));
     this.#mind(process, this.#listen(process));
+    this.#mind(process, this.#hear(process));
   }
 
   /** The process dies here and now; what it had committed is what the next one begins with. */
@@ -193,7 +201,9 @@ export class Persona {
     this.kill();
     this.#contents = snapshot.contents;
     this.rolledBackAt = Date.now();
-    for (const [text, { at, isHandled }] of this.#given) if (at >= snapshot.at || !isHandled) this.#given.delete(text);
+    for (const [text, { handledAt }] of this.#given) {
+      if (handledAt === null || handledAt >= snapshot.at) this.#given.delete(text);
+    }
     await this.start();
   }
 
@@ -252,7 +262,7 @@ export class Persona {
       await message.ack();
       // What a dead process still does has no effect.
       if (process.isDead) return;
-      given.isHandled = true;
+      given.handledAt = Date.now();
     }
   }
 
@@ -261,10 +271,10 @@ export class Persona {
     const before = this.#given.get(text);
     if (before !== undefined) {
       if (before.messageId !== message.id) throw new Broken("a content was given to the application under two ids");
-      if (before.isHandled) throw new Broken("a message that was handled was given again");
+      if (before.handledAt !== null) throw new Broken("a message that was handled was given again");
       if (before.process === process) throw new Broken("a message was given twice to one process");
     }
-    const given: Given = { messageId: message.id, at: Date.now(), process, isHandled: false };
+    const given: Given = { messageId: message.id, process, handledAt: null };
     this.#given.set(text, given);
     this.everGiven.add(text);
     return given;
@@ -274,16 +284,25 @@ export class Persona {
     for await (const problem of process.agent.problems()) if (!process.isDead) this.#world.onProblem(this, problem);
   }
 
+  async #hear(process: Process): Promise<void> {
+    for await (const { messageId, state, code } of process.agent.receipts()) {
+      if (!process.isDead && state !== "delivered") this.ends.set(messageId, code ?? state);
+    }
+  }
+
   /** What goes wrong in a process that lives is a broken law; what stops with it is not. */
   #mind(process: Process, work: Promise<unknown>): void {
     work.catch((error) => {
-      if (process.isDead || (error instanceof AgentStopped && error.code === "closed")) return;
+      const isExpected =
+        (error instanceof AgentStopped && error.code === "closed") ||
+        (error instanceof MessageDiscarded && error.code === EXPIRED);
+      if (process.isDead || isExpected) return;
       this.#world.fail(error);
     });
   }
 }
 
-interface Spoken {
+export interface Spoken {
   readonly text: string;
   readonly from: Persona;
   readonly toId: string;
@@ -308,7 +327,8 @@ export class World {
   readonly personas: readonly Persona[];
   readonly tally: Tally = emptyTally();
   readonly #mutant: Mutant;
-  readonly #spoken: Spoken[] = [];
+  /** All that was said by applications, and stored or not. */
+  readonly spoken: Spoken[] = [];
   readonly #begun = new Map<string, Begun>();
   /** Which message used a key: by session, direction, ratchet key and counter. */
   readonly #keysUsed = new Map<string, string>();
@@ -361,9 +381,10 @@ export class World {
     outbox.add = (message) => {
       const { messageId, recipientId, isControl, repairs, content } = message;
       if (repairs !== null) this.tally.repaired += 1;
+      if (isControl) this.tally.rekeys += 1;
       if (!isControl && repairs === null) {
         const text = Buffer.from(content.body).toString();
-        this.#spoken.push({ text, from: owner, toId: recipientId, messageId });
+        this.spoken.push({ text, from: owner, toId: recipientId, messageId });
       }
       add(message);
     };
@@ -481,7 +502,7 @@ export class World {
   }
 
   #pairs(): [Persona, Persona][] {
-    const talked = new Set(this.#spoken.map(({ from, toId }) => pairOf(from.id, toId)));
+    const talked = new Set(this.spoken.map(({ from, toId }) => pairOf(from.id, toId)));
     return this.personas.flatMap((one, index) =>
       this.personas
         .slice(index + 1)
@@ -491,10 +512,10 @@ export class World {
   }
 
   #checkMessages(): void {
-    for (const { text, from, toId, messageId } of this.#spoken) {
+    for (const { text, from, toId, messageId } of this.spoken) {
       // Never stored, or by a state that was rolled back.
       const status = from.store.outbox.status(messageId);
-      if (status === null) continue;
+      if (status === null || status.code === EXPIRED) continue;
       this.tally.messages += 1;
       const to = this.personas.find(({ id }) => id === toId);
       if (to?.everGiven.has(text) !== true) throw new Broken(`a message was lost: ${status.state} ${status.code}`);
@@ -572,7 +593,9 @@ export class World {
     const initiation = decodeInitiation(envelope.initiation);
     const kemId = initiation.suite === 2 ? initiation.kemPrekeyId : null;
     const { oneTimePrekeyId: oneTimeId } = initiation;
-    if (oneTimeId !== null && this.#oneTimeUsed.has(oneTimeId)) {
+    // Who is rolled back into the middle of a claim gets the same bundle again; the second session is repaired.
+    const isRolledBack = this.personas.some(({ id, rolledBackAt }) => id === senderId && rolledBackAt !== null);
+    if (oneTimeId !== null && this.#oneTimeUsed.has(oneTimeId) && !isRolledBack) {
       this.fail(new Broken("a one-time prekey was used by two sessions"));
     }
     if (oneTimeId !== null) this.#oneTimeUsed.set(oneTimeId, sessionId);

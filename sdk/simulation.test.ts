@@ -223,6 +223,27 @@ const found: [law: string, life: Life][] = [
       ],
     },
   ],
+  [
+    "a request to say a message anew that grew too old on its way, while the machine slept, is made anew",
+    {
+      seed: 147771464,
+      agents: 3,
+      weather: "calm",
+      history: [
+        { what: "wait", ms: 1 },
+        { what: "forget", who: 0, to: 0 },
+        { what: "wait", ms: 1 },
+        { what: "cross", who: 0, to: 2 },
+        { what: "say", who: 0, to: 1, count: 2 },
+        { what: "say", who: 0, to: 0, count: 1 },
+        { what: "forget", who: 0, to: 0 },
+        { what: "wait", ms: 1 },
+        { what: "forget", who: 1, to: 0 },
+        { what: "say", who: 0, to: 1, count: 1 },
+        { what: "sleep", ms: 7 * DAY_MS },
+      ],
+    },
+  ],
 ];
 
 describe("what the simulation found:", () => {

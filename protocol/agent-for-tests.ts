@@ -13,6 +13,7 @@ import {
   openEnvelope,
   type Peer,
   planRepair,
+  type RepairPlan,
   sealMessage,
   sealRekeyAnswer,
   sendingSession,
@@ -167,7 +168,7 @@ export class AgentForTests {
   }
 
   /** Follows a retry request as far as the session goes: the content is then sent anew. */
-  repair(other: AgentForTests, request: RetryRequest, now: number): "new-session" | "active-session" {
+  repair(other: AgentForTests, request: RetryRequest, now: number): RepairPlan {
     const plan = planRepair(this.#primitives, this.identity, this.peer(other.id), request, now);
     if (plan === "new-session") this.start(other, now, request.sessionId);
     return plan;

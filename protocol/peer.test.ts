@@ -479,8 +479,9 @@ describe("repair", () => {
     scene.say(a);
     b.loseSessions(a);
     const request = refusedRequest(scene, scene.send(a));
-    expect(a.repair(b, request, scene.tick())).toBe("active-session");
+    expect(a.repair(b, request, scene.tick())).toBe("not-yet");
     expect(a.repair(b, request, scene.tick(HOUR_MS))).toBe("new-session");
+    expect(a.repair(b, request, scene.tick())).toBe("active-session");
   });
 
   test("a replaced session still receives, and never becomes active again", () => {

@@ -97,7 +97,8 @@ export interface Opened {
   readonly rekeyAnswerDue: boolean;
 }
 
-export type RepairPlan = "new-session" | "active-session";
+/** not-yet: only a new session would help, and the last repair began one less than an hour ago. */
+export type RepairPlan = "new-session" | "active-session" | "not-yet";
 
 /** A peer of whom nothing is known yet. */
 export function unknownPeer(agentId: string): Peer {
@@ -234,7 +235,7 @@ export function forgetSessions(peer: Peer): Peer {
 }
 
 /**
- * What a peer's retry request leads to: a new session (`initiate` with `repaired`), or the active one if there is one.
+ * What a peer's retry request leads to: a new session (`initiate` with `repaired`), the active one if there is one, or waiting.
  *
  * Refuses `wrong-recipient` when the failed message is not this agent's, and what `checkRetryRequest` refuses.
  */
@@ -251,9 +252,12 @@ export function planRepair(
   checkRetryRequest(primitives, request, { recipientIdentityKey: peer.identityKey, now });
   const failed = findSession(peer, request.sessionId);
   const isCurrent = failed !== null && equalBytes(failed.ratchet.own.publicKey, request.dhPublicKey);
-  const isTooSoon = peer.repairedAt !== null && now - peer.repairedAt < REPAIR_SESSION_INTERVAL_MS_MIN;
   // Several messages may have failed in one session: the first of their requests replaces it, the others use what took its place.
-  return isCurrent && !failed.replaced && !isTooSoon ? "new-session" : "active-session";
+  if (!isCurrent || failed.replaced) return "active-session";
+  const isTooSoon = peer.repairedAt !== null && now - peer.repairedAt < REPAIR_SESSION_INTERVAL_MS_MIN;
+  if (!isTooSoon) return "new-session";
+  // What is said anew in the session that failed fails again, until it has been said as often as it may be.
+  return peer.active !== null && equalBytes(peer.active.id, failed.id) ? "not-yet" : "active-session";
 }
 
 function sealIn(

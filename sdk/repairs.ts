@@ -8,8 +8,9 @@
 import type { Identity } from "../protocol/identity.ts";
 import { DAY_MS } from "../protocol/limits.ts";
 import { makeMessageId, messageIdTime } from "../protocol/message-id.ts";
+import { planRepair } from "../protocol/peer.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
-import type { ProtocolCode } from "../protocol/refusal.ts";
+import { type ProtocolCode, Refusal } from "../protocol/refusal.ts";
 import { makeRetryRequest, type RetryRequest } from "../protocol/retry-request.ts";
 import type { StreamItemId } from "../protocol/stream-frames.ts";
 import { AgentError, ServiceRefused, ServiceUnavailable, StoreError } from "./errors.ts";
@@ -122,7 +123,8 @@ export class Repairs {
       this.#notBefore.delete(senderId);
     } catch (error) {
       if (!(error instanceof AgentError) || error instanceof StoreError) throw error;
-      const isForGood = error instanceof ServiceRefused && !error.retryable;
+      // One that grew too old on its way (the machine slept) is made anew.
+      const isForGood = error instanceof ServiceRefused && !error.retryable && !isTooOld(pending);
       this.#ports.onTrouble(error);
       if (!isForGood) return this.#postpone(senderId, error);
     }
@@ -142,9 +144,8 @@ export class Repairs {
 
   /** A request that waited for days is made anew: the service would not take its id. */
   async #fresh(pending: PendingRequest): Promise<PendingRequest> {
+    if (!isTooOld(pending)) return pending;
     const now = Date.now();
-    const time = messageIdTime(pending.requestId) ?? 0;
-    if (now - time < REQUEST_AGE_MS_MAX) return pending;
     const request = makeRetryRequest(nodePrimitives, this.#ports.me, pending.request, now);
     const fresh = { ...pending, requestId: makeMessageId(now, nodeRandom), request };
     await this.#ports.store.commit(() => this.#ports.store.failed.renew(fresh));
@@ -157,6 +158,10 @@ export class Repairs {
 
   async #answer(request: RetryRequest, item: StreamItemId, backoff: Backoff): Promise<void> {
     const { sealing, answered, pump, onTrouble } = this.#ports;
+    if (this.#isTooEarly(request, item)) {
+      this.#answerAfter(backoff.next(), request, item, backoff);
+      return;
+    }
     try {
       await sealing.sealAnew(item.senderId, request.messageId, request);
       this.#answering.delete(`${item.senderId}/${item.itemId}`);
@@ -169,6 +174,18 @@ export class Repairs {
     }
   }
 
+  /** Meanwhile another session may have become active. */
+  #isTooEarly(request: RetryRequest, { senderId }: StreamItemId): boolean {
+    const { store, me } = this.#ports;
+    try {
+      return planRepair(nodePrimitives, me, store.peers.get(senderId), request, Date.now()) === "not-yet";
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      // It has grown too old in the meantime, which is told where it would be answered.
+      return false;
+    }
+  }
+
   #later(ms: number, work: () => void): void {
     if (this.#isStopped) return;
     const timer = setTimeout(() => {
@@ -177,4 +194,8 @@ export class Repairs {
     }, ms);
     this.#timers.add(timer);
   }
+}
+
+function isTooOld({ requestId }: PendingRequest): boolean {
+  return Date.now() - (messageIdTime(requestId) ?? 0) >= REQUEST_AGE_MS_MAX;
 }

@@ -85,7 +85,7 @@ export class Sending {
     if (connection === null || this.#batch !== null || this.#isHeld || this.#isGivingUp) return;
     const countMax = this.#doneN < this.#singlyUpToN ? 1 : SEND_ENVELOPES_MAX;
     const envelopes = this.#ports.store.outbox.pending(this.#doneN, countMax, BATCH_BYTES_MAX);
-    const old = envelopes.filter(({ createdAt }) => createdAt < Date.now() - ENVELOPE_AGE_MS_MAX);
+    const old = envelopes.filter(isTooOld);
     if (old.length > 0) {
       this.#ports.background(this.#giveUp(old));
     } else if (envelopes.length > 0) {
@@ -112,12 +112,18 @@ export class Sending {
     const batch = this.#take(id);
     if (batch === null) return;
     const problem = readProblem(json);
-    const faults = problem.envelopeFaults.flatMap(({ index, code }) => {
-      const messageId = batch.envelopes[index]?.messageId;
-      return messageId === undefined ? [] : [{ messageId, state: "rejected" as const, code }];
+    const named = problem.envelopeFaults.flatMap(({ index, code }) => {
+      const envelope = batch.envelopes[index];
+      return envelope === undefined ? [] : [{ envelope, code }];
     });
+    // One that grew too old on its way (the machine slept) is not at fault: it is given up like any other of its age.
+    const faults = named.filter(({ envelope, code }) => code !== TOO_OLD || !isTooOld(envelope));
     if (faults.length > 0 && !problem.retryable) {
-      await this.#setAside(faults);
+      await this.#setAside(
+        faults.map(({ envelope: { messageId }, code }) => ({ messageId, state: "rejected" as const, code })),
+      );
+    } else if (named.length > faults.length) {
+      this.pump();
     } else if (AGENT_CODES.has(problem.code)) {
       throw new AgentStopped(problem.code);
     } else if (problem.retryable) {
@@ -208,4 +214,8 @@ export class Sending {
     this.#holdTimer = null;
     this.#isHeld = false;
   }
+}
+
+function isTooOld({ createdAt }: PendingEnvelope): boolean {
+  return createdAt < Date.now() - ENVELOPE_AGE_MS_MAX;
 }

@@ -31,6 +31,16 @@ export interface StoreOptions {
   readonly key?: StoreKey;
 }
 
+interface MemoryStoreOptions {
+  /** 32 bytes. */
+  readonly key: Uint8Array;
+  /** What `contents` gave; null: an empty store. */
+  readonly contents: Uint8Array | null;
+}
+
+/** Nobody else can open what has no name. */
+const NOT_LOCKED: Lock = { release: () => {} };
+
 export class Store {
   readonly accounts: Accounts;
   readonly prekeys: Prekeys;
@@ -71,6 +81,21 @@ export class Store {
     }
   }
 
+  /**
+   * A store without a file, which begins with the contents of another: for simulations, where a thousand restarts and years of messages
+   * must not pay for the disk. It is gone with its close, and with the process.
+   * @internal
+   */
+  static inMemory({ key, contents }: MemoryStoreOptions): Store {
+    const database = new DatabaseSync(":memory:");
+    if (contents !== null) database.deserialize(contents);
+    database.exec("PRAGMA secure_delete = ON");
+    migrate(database);
+    const store = new Store(database, new Sealer(loadStoreKey(key, contents !== null)), NOT_LOCKED);
+    store.#checkKey();
+    return store;
+  }
+
   static #openLocked(path: string, key: StoreKey, lock: Lock): Store {
     const isNew = createPrivately(path);
     const database = new DatabaseSync(path);
@@ -101,6 +126,14 @@ export class Store {
     const isSignedGone = this.prekeys.forgetOld(now);
     this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
     return isSignedGone;
+  }
+
+  /**
+   * Everything that has been committed, and nothing else: what a process that dies now leaves behind.
+   * @internal
+   */
+  contents(): Uint8Array {
+    return this.#database.serialize();
   }
 
   /** Commits what waits and lets the next process in. Harmless when repeated. */

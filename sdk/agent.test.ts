@@ -304,6 +304,16 @@ test("a bundle that was tampered with is not used", async () => {
   await expect(alice.send(bob.id, "secret")).rejects.toMatchObject({ code: "prekeys-unavailable" });
 });
 
+test("a send that waits for a bundle can be called off at once, with the signal's reason", async () => {
+  const bobId = await registered("bob");
+  const alice = await open("alice");
+  service.onRequest = (request) =>
+    request.startsWith("POST /messaging/prekeys/") ? [429, { code: "rate-limited" }, { "retry-after": "3600" }] : null;
+  const begun = performance.now();
+  await expect(alice.send(bobId, "hello", { signal: AbortSignal.timeout(100) })).rejects.toThrow("timeout");
+  expect(performance.now() - begun).toBeLessThan(3_000);
+});
+
 test("what cannot be sent is refused before anything is stored", async () => {
   const alice = await open("alice");
   const bobId = await registered("bob");
@@ -313,6 +323,12 @@ test("what cannot be sent is refused before anything is stored", async () => {
   await reject(encodeBase64Url(nodeRandom(32)), "x").toMatchObject({ code: "recipient-unknown", retryable: false });
   await reject(bobId, "x".repeat(65_536)).toMatchObject({ code: "content-too-large" });
   await reject(bobId, "\ud800").toMatchObject({ code: "content-malformed" });
+  for (const contentType of [
+    "application/vnd.sealpost.rekey",
+    "text/plain; in-repair-of=0198c0de-7a11-7b2c-9d3e-4f5061728394",
+  ]) {
+    await expect(alice.send(bobId, "x", { contentType })).rejects.toMatchObject({ code: "content-type-malformed" });
+  }
   expect(service.batches).toEqual([]);
 });
 

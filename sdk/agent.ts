@@ -6,14 +6,15 @@
  */
 import type { Identity } from "../protocol/identity.ts";
 import type { ServerFrame } from "../protocol/stream-frames.ts";
+import { Answering } from "./answering.ts";
+import { Asking } from "./asking.ts";
 import { Channel } from "./channel.ts";
-import { AgentError, AgentStopped, StoreError } from "./errors.ts";
+import { AgentError, AgentStopped, ServiceUnavailable, StoreError } from "./errors.ts";
 import { type Body, contentOf, type InboxMessage } from "./message.ts";
 import { Opener } from "./opening.ts";
 import { Outcomes, type Receipt } from "./outcomes.ts";
-import { abandonable, delay } from "./patience.ts";
+import { abandonable, Backoff, delay } from "./patience.ts";
 import { type NotOpened, Receiving } from "./receiving.ts";
-import { Repairs } from "./repairs.ts";
 import { findRollback } from "./rollback.ts";
 import { Sealing } from "./sealing.ts";
 import { Sending } from "./sending.ts";
@@ -33,6 +34,9 @@ const ASK_INTERVAL_MS = 5 * 60_000;
 
 /** `close` waits this long for what is under way; the rest leaves at the next open. */
 const DRAIN_MS_MAX = 5_000;
+
+/** The service that answers the stream answers the question as well, in a moment. */
+const CHECK_RETRY_MS = { firstMs: 250, lastMs: 10_000 };
 
 const PROBLEMS = { bufferedMax: 1_000, replayedMax: 100 };
 
@@ -110,7 +114,8 @@ export class Agent {
   readonly #sealing: Sealing;
   readonly #sending: Sending;
   readonly #receiving: Receiving;
-  readonly #repairs: Repairs;
+  readonly #asking: Asking;
+  readonly #answering: Answering;
   readonly #problems = new Channel<Problem>(PROBLEMS);
   /** Aborts with what stopped the agent. */
   readonly #ending: AbortController;
@@ -118,8 +123,7 @@ export class Agent {
   readonly #underWay = new Set<Promise<unknown>>();
   #connected = Promise.withResolvers<void>();
   #connection: StreamConnection | null = null;
-  /** Is it known whether the store was rolled back? Only an opening can have changed that. */
-  #isStoreChecked = false;
+  #checkingStore: Promise<void> | null = null;
   #streaming: Promise<void> = Promise.resolve();
   #closing: Promise<void> | null = null;
 
@@ -134,7 +138,7 @@ export class Agent {
     this.#store = store;
     this.#service = service;
     this.#ending = ending;
-    this.#upkeep = new Upkeep({ store, service, me, origin, onReplaced, signal });
+    this.#upkeep = new Upkeep({ store, service, me, origin, onReplaced, background, signal });
     this.#outcomes = outcomes;
     this.#sealing = sealing;
     this.#sending = new Sending({ store, service, sealing, outcomes, onTrouble, background });
@@ -146,21 +150,24 @@ export class Agent {
       },
       onPrekeysUsed: () => background(this.#upkeep.run()),
       onNotOpened: (item) => this.#problems.emit({ type: "not-opened", at: Date.now(), item }),
-      onFailed: () => this.#repairs.ask(),
-      onRetryRequest: (request, item) => this.#repairs.answer(request, item),
+      onFailed: () => this.#asking.wake(),
+      onRetryRequest: () => this.#answering.wake(),
       background,
     });
-    this.#repairs = new Repairs({
+    this.#asking = new Asking({
       store,
       service,
       me,
-      sealing,
-      refuse: (item, code) => this.#receiving.refuse(item, code),
-      answered: (item) => this.#receiving.answered(item),
-      pump: () => this.#sending.pump(),
+      onAsked: (message) => this.#receiving.refuse(message),
+      onLost: ({ senderId, itemId, code }) => {
+        this.#receiving.refuse({ senderId, itemId, code });
+        const item = { senderId, itemId, seq: null, code, isRefused: true };
+        this.#problems.emit({ type: "not-opened", at: Date.now(), item });
+      },
       onTrouble,
       background,
     });
+    this.#answering = new Answering({ store, me, sealing, pump: () => this.#sending.pump(), onTrouble, background });
     this.#connected.promise.catch(() => {});
   }
 
@@ -212,7 +219,7 @@ export class Agent {
     this.#ending.signal.throwIfAborted();
     if (this.#closing !== null) throw new AgentStopped("closed");
     const stored = this.#sealing.seal(to, contentOf(body, contentType), signal === undefined ? {} : { signal });
-    const messageId = await stored;
+    const messageId = await abandonable(stored, signal);
     const accepted = this.#outcomes.accepted(messageId);
     this.#sending.pump();
     await abandonable(this.#track(accepted), signal);
@@ -299,28 +306,37 @@ export class Agent {
     this.#receiving.onOpen(connection);
     this.#background(this.#beginSending(connection));
     this.#connected.resolve();
-    this.#repairs.ask();
+    this.#asking.wake();
+    this.#answering.wake();
     this.#background(this.#outcomes.ask(this.#service));
     this.#background(this.#upkeep.runIfDue());
   }
 
   /** Nothing leaves before it is known that it does not repeat what this agent has sent already. */
   async #beginSending(connection: StreamConnection): Promise<void> {
-    if (!this.#isStoreChecked) await this.#checkStore();
+    this.#checkingStore ??= this.#checkStore();
+    await this.#checkingStore;
     if (this.#connection === connection) this.#sending.onOpen(connection);
   }
 
+  /** Once after each opening: only an opening can have changed it. */
   async #checkStore(): Promise<void> {
-    const ports = { store: this.#store, service: this.#service, sealing: this.#sealing };
-    try {
-      const messagesLost = await findRollback(ports);
-      this.#isStoreChecked = true;
-      if (messagesLost > 0) this.#problems.emit({ type: "store-rolled-back", at: Date.now(), messagesLost });
-    } catch (error) {
-      // A service that cannot tell does not keep mail from leaving; it is asked again on the next connection.
-      if (!(error instanceof AgentError) || error instanceof AgentStopped || error instanceof StoreError) throw error;
-      this.#problems.emit({ type: "trouble", at: Date.now(), error });
+    const backoff = new Backoff(CHECK_RETRY_MS);
+    for (;;) {
+      try {
+        const messagesLost = await findRollback(this.#store, this.#service);
+        if (messagesLost > 0) this.#problems.emit({ type: "store-rolled-back", at: Date.now(), messagesLost });
+        break;
+      } catch (error) {
+        if (!(error instanceof AgentError) || error instanceof AgentStopped || error instanceof StoreError) throw error;
+        this.#problems.emit({ type: "trouble", at: Date.now(), error });
+        // A service that cannot tell at all keeps no mail from leaving; one that is away takes none either.
+        if (!(error instanceof ServiceUnavailable)) break;
+        await delay(backoff.next(error.retryAfterMs ?? 0), this.#ending.signal);
+      }
     }
+    // Also what an earlier opening held and did not get to.
+    this.#background(this.#sending.sayHeldAnew());
   }
 
   #onClose(): void {
@@ -343,7 +359,7 @@ export class Agent {
     for (const frame of frames) {
       if (frame.type === "accepted") this.#background(this.#sending.onAccepted(frame));
       if (frame.type === "rejected") this.#background(this.#sending.onRejected(frame));
-      if (frame.type === "notice") this.#background(this.#upkeep.run());
+      if (frame.type === "notice") this.#upkeep.onNotice();
     }
   }
 
@@ -388,7 +404,9 @@ export class Agent {
     if (this.#ending.signal.aborted) return;
     for (const timer of this.#timers) clearInterval(timer);
     this.#sending.stop();
-    this.#repairs.stop();
+    this.#asking.stop();
+    this.#answering.stop();
+    this.#upkeep.stop();
     this.#receiving.stop(error);
     this.#outcomes.stop(error);
     this.#problems.end();

@@ -14,23 +14,35 @@ import { isRepairable, makeRetryRequest, type RetryRequest, retryRequestFromJson
 import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import type { ItemFrame } from "../protocol/stream-frames.ts";
 import { decodeUtf8 } from "../protocol/utf8.ts";
+import { jitter } from "./patience.ts";
 import { splitRepairParameter } from "./repair-parameter.ts";
 import type { ReceivedMessage } from "./store/inbox.ts";
 import type { Store } from "./store/store.ts";
+
+/**
+ * A peer that lost its sessions asks for many messages at once, and all its peers are asked: answers are spread over this time. Longer
+ * for what failed before, so that two ends that never agree do not keep each other busy.
+ */
+const ANSWER_JITTER_MS = 250;
 
 export type Opening =
   /** For the application. */
   | { readonly type: "message"; readonly message: ReceivedMessage; readonly rekeyIn: Uint8Array | null }
   /** Done with: a repeat, or a message of the protocol itself. */
   | { readonly type: "answered"; readonly rekeyIn: null }
-  /** Will never open. */
-  | { readonly type: "refused"; readonly code: ProtocolCode; readonly rekeyIn: Uint8Array | null }
+  /** Will never open. `isKnown`: it came before. */
+  | {
+      readonly type: "refused";
+      readonly code: ProtocolCode;
+      readonly isKnown: boolean;
+      readonly rekeyIn: Uint8Array | null;
+    }
   /** To be left in the mailbox: its application has it but has not succeeded yet. */
   | { readonly type: "waiting"; readonly rekeyIn: null }
   /** To be left in the mailbox until the service has taken the request to say it anew. */
-  | { readonly type: "failed"; readonly code: ProtocolCode; readonly rekeyIn: null }
-  /** A peer could not open one of this agent's messages: to be left in the mailbox until it was said anew. */
-  | { readonly type: "retry-request"; readonly request: RetryRequest; readonly rekeyIn: null };
+  | { readonly type: "failed"; readonly code: ProtocolCode; readonly isKnown: boolean; readonly rekeyIn: null }
+  /** A peer could not open one of this agent's messages; its request is kept. */
+  | { readonly type: "retry-request"; readonly rekeyIn: null };
 
 export class Opener {
   readonly #store: Store;
@@ -58,9 +70,10 @@ export class Opener {
     const outcome = this.#store.inbox.outcome(item.senderId, item.itemId);
     if (outcome === "handled") return ANSWERED;
     if (outcome === "waiting") return { type: "waiting", rekeyIn: null };
-    if (outcome !== null) return refused(outcome);
+    if (outcome !== null) return refused(outcome, true);
     const failed = this.#store.failed.find(item.senderId, item.itemId);
-    if (failed !== null) return { type: failed.isAsking ? "failed" : "refused", code: failed.code, rekeyIn: null };
+    if (failed?.isAsking === true) return { type: "failed", code: failed.code, isKnown: true, rekeyIn: null };
+    if (failed !== null) return refused(failed.code, true);
     return this.#openMessage(item, Date.now());
   }
 
@@ -79,11 +92,11 @@ export class Opener {
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       const { code } = error as Refusal<ProtocolCode>;
-      if (envelope === null || !isRepairable(code)) return refused(code);
+      if (envelope === null || !isRepairable(code) || this.#store.failed.isFull(item.senderId)) return refused(code);
       const request = makeRetryRequest(nodePrimitives, this.#me, envelope, now);
       const requestId = makeMessageId(now, nodeRandom);
       this.#store.failed.add({ senderId: item.senderId, itemId: item.itemId, code, requestId, request }, now);
-      return { type: "failed", code, rekeyIn: null };
+      return { type: "failed", code, isKnown: false, rekeyIn: null };
     }
   }
 
@@ -92,11 +105,12 @@ export class Opener {
     try {
       const request = retryRequestFromBytes(body);
       if (request.recipientId !== senderId) throw new Refusal("malformed");
-      const { outbox, peers } = this.#store;
+      const { outbox, peers, requests } = this.#store;
       const asked = outbox.repairable(request.messageId);
       if (asked?.recipientId !== senderId || (asked.repairs?.count ?? 0) >= REPAIRS_MAX) return ANSWERED;
       planRepair(nodePrimitives, this.#me, peers.get(senderId), request, now);
-      return { type: "retry-request", request, rekeyIn: null };
+      requests.add(request, now + jitter(ANSWER_JITTER_MS * 2 ** (asked.repairs?.count ?? 0)));
+      return { type: "retry-request", rekeyIn: null };
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       return refused((error as Refusal<ProtocolCode>).code);
@@ -115,7 +129,7 @@ export class Opener {
     const rekeyIn = opened.rekeyAnswerDue ? envelope.sessionId.slice() : null;
     if (typeof frame === "string") {
       inbox.remember(item.senderId, item.itemId, frame, now);
-      return { type: "refused", code: frame, rekeyIn };
+      return { type: "refused", code: frame, isKnown: false, rekeyIn };
     }
     if (frame.contentType === REKEY_CONTENT_TYPE) {
       inbox.remember(item.senderId, item.itemId, "handled", now);
@@ -152,8 +166,8 @@ export class Opener {
 
 const ANSWERED: Opening = { type: "answered", rekeyIn: null };
 
-function refused(code: ProtocolCode): Opening {
-  return { type: "refused", code, rekeyIn: null };
+function refused(code: ProtocolCode, isKnown = false): Opening {
+  return { type: "refused", code, isKnown, rekeyIn: null };
 }
 
 /** Refuses `malformed`. */

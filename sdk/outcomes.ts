@@ -82,7 +82,7 @@ export class Outcomes {
   #move({ messageId, state, code = null }: Outcome, at: number): Moved | null {
     const { outbox } = this.#store;
     const isAwaited =
-      state === "discarded" && code !== null && isRepairable(code) && outbox.awaitRepair(messageId, { at, code });
+      state === "discarded" && code !== null && isRepairable(code) && outbox.awaitRepair(messageId, code);
     return isAwaited ? null : outbox.move(messageId, state, { at, code });
   }
 

@@ -38,9 +38,9 @@ export class Backoff {
   }
 }
 
-/** A random part of `ms`: so that many that wait for the same thing do not come back in step. */
+/** A random part of `ms`, whole: so that many that wait for the same thing do not come back in step. */
 export function jitter(ms: number): number {
-  return ms * Math.random();
+  return Math.floor(ms * Math.random());
 }
 
 /** Settles like `promise`, or rejects with the signal's reason if that comes first; the promise goes on by itself. */
@@ -53,3 +53,60 @@ export function abandonable<T>(promise: Promise<T>, signal?: AbortSignal): Promi
     promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
   });
 }
+
+/**
+ * Looks after something again and again: when it is told that there may be work, and when the time has come that the last look named. One look at a
+ * time, one timer.
+ */
+export class Watch {
+  readonly #look: () => Promise<number>;
+  readonly #background: (work: Promise<unknown>) => void;
+  #timer: NodeJS.Timeout | null = null;
+  #isLooking = false;
+  #lookAgain = false;
+  #isStopped = false;
+
+  /** `look`: does what is to be done now, and answers in how many milliseconds there is more; infinite when there is nothing. */
+  constructor(look: () => Promise<number>, background: (work: Promise<unknown>) => void) {
+    this.#look = look;
+    this.#background = background;
+  }
+
+  /** There may be work. */
+  wake(): void {
+    this.#lookAgain = true;
+    if (!this.#isLooking && !this.#isStopped) this.#background(this.#run());
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#sleep(Number.POSITIVE_INFINITY);
+  }
+
+  get isStopped(): boolean {
+    return this.#isStopped;
+  }
+
+  async #run(): Promise<void> {
+    this.#isLooking = true;
+    try {
+      while (this.#lookAgain && !this.#isStopped) {
+        this.#lookAgain = false;
+        this.#sleep(await this.#look());
+      }
+    } finally {
+      // In the turn of the last look: nobody can have called in between.
+      this.#isLooking = false;
+    }
+  }
+
+  #sleep(ms: number): void {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    if (ms === Number.POSITIVE_INFINITY || this.#isStopped) return;
+    this.#timer = setTimeout(() => this.wake(), Math.min(ms, TIMER_MS_MAX));
+  }
+}
+
+/** Longer ones fire at once (Node). */
+const TIMER_MS_MAX = 2 ** 31 - 1;

@@ -5,13 +5,12 @@
  * it too. The service sends at most 256 unanswered ones: an application that is slow slows the stream and fills nothing.
  */
 
-import type { ProtocolCode } from "../protocol/refusal.ts";
-import type { RetryRequest } from "../protocol/retry-request.ts";
 import { ACK_ITEMS_MAX, type ItemFrame, type StreamItemId } from "../protocol/stream-frames.ts";
 import { AgentError } from "./errors.ts";
 import { InboxMessage } from "./message.ts";
 import type { Opener, Opening } from "./opening.ts";
 import type { StreamConnection } from "./service.ts";
+import type { FailedMessage } from "./store/failed.ts";
 import type { ReceivedMessage } from "./store/inbox.ts";
 import type { Store } from "./store/store.ts";
 
@@ -34,7 +33,8 @@ const LEFT_BYTES_MAX = 2 * 1024 * 1024;
 export interface NotOpened {
   readonly senderId: string;
   readonly itemId: string;
-  readonly seq: number;
+  /** Its place in the mailbox; null where that is not known any more. */
+  readonly seq: number | null;
   /** A code of the protocol. */
   readonly code: string;
   /** Will it never come? Otherwise its sender is asked to say it anew. */
@@ -48,7 +48,8 @@ interface ReceivingPorts {
   readonly onNotOpened: (item: NotOpened) => void;
   /** A request to say a message anew is stored. */
   readonly onFailed: () => void;
-  readonly onRetryRequest: (request: RetryRequest, item: StreamItemId) => void;
+  /** A peer's request to say a message anew is stored. */
+  readonly onRetryRequest: () => void;
   /** So many one-time prekeys were used that the service may need more. */
   readonly onPrekeysUsed: () => void;
   /** For what nobody awaits. */
@@ -86,14 +87,13 @@ export class Receiving {
 
   /** Items of one message of the stream: opened in one transaction, or in few. */
   async onItems(items: readonly ItemFrame[]): Promise<void> {
-    const connection = this.#connection;
     const { store, opener } = this.#ports;
     const opened = items.map((item) => store.commit(() => opener.open(item)));
     // All are awaited before any failure counts: what was opened before it is in the store and must reach the application.
     const results = await Promise.allSettled(opened);
     for (const [index, result] of results.entries()) {
       const item = items[index] as ItemFrame;
-      if (result.status === "fulfilled") this.#settle(item, result.value, connection);
+      if (result.status === "fulfilled") this.#settle(item, result.value);
     }
     this.#wake();
     if (opener.takeUsedPrekeys(PREKEYS_USED_MAX)) this.#ports.onPrekeysUsed();
@@ -131,14 +131,9 @@ export class Receiving {
     this.#wake();
   }
 
-  /** A retry request is done with. */
-  answered(item: StreamItemId): void {
-    this.#ack(item);
-  }
-
-  /** This message will not open, and its successor is asked for. */
-  refuse(item: StreamItemId, code: ProtocolCode): void {
-    this.#connection?.send([{ type: "refuse", code, ...item }]);
+  /** This message will not open. */
+  refuse({ senderId, itemId, code }: FailedMessage): void {
+    this.#connection?.send([{ type: "refuse", code, senderId, itemId }]);
   }
 
   /** Sends the answers that are ready without waiting for more. */
@@ -150,7 +145,7 @@ export class Receiving {
     while (this.#acks.length > 0) connection.send([{ type: "ack", items: this.#acks.splice(0, ACK_ITEMS_MAX) }]);
   }
 
-  #settle(item: ItemFrame, opening: Opening, connection: StreamConnection | null): void {
+  #settle(item: ItemFrame, opening: Opening): void {
     const { senderId, itemId, seq } = item;
     if (opening.rekeyIn !== null) this.#answerRekeyLater(senderId, opening.rekeyIn);
     switch (opening.type) {
@@ -161,17 +156,18 @@ export class Receiving {
         this.#ack({ senderId, itemId });
         break;
       case "refused":
-        connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
-        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: true });
+        this.refuse({ senderId, itemId, code: opening.code });
+        if (!opening.isKnown) this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: true });
         break;
       case "failed":
         // Its request is stored: the item is not needed for it.
-        if (!this.#leave(item)) connection?.send([{ type: "refuse", code: opening.code, senderId, itemId }]);
-        this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: false });
+        if (!this.#leave(item)) this.refuse({ senderId, itemId, code: opening.code });
+        if (!opening.isKnown) this.#ports.onNotOpened({ senderId, itemId, seq, code: opening.code, isRefused: false });
         this.#ports.onFailed();
         break;
       case "retry-request":
-        this.#ports.onRetryRequest(opening.request, { senderId, itemId });
+        this.#ack({ senderId, itemId });
+        this.#ports.onRetryRequest();
         break;
       case "waiting":
         break;

@@ -3,12 +3,12 @@
  * had confirmed.
  *
  * The service has seen the latest message of this agent in each of its sessions. One that the store does not know was sent by a later state
- * of it; what this state would send in that session was sent before, under the same keys. Such a session only receives from now on.
+ * of it; what this state would send in that session was sent before, under the same keys. Such a session only receives from now on, and what
+ * was sealed in it and has not left is held, to be said anew.
  */
 import { decodeEnvelope } from "../protocol/envelope.ts";
 import { DAY_MS } from "../protocol/limits.ts";
 import { retireSessions } from "../protocol/peer.ts";
-import type { Sealing } from "./sealing.ts";
 import type { SentSession, Service } from "./service.ts";
 import type { PendingEnvelope } from "./store/outbox.ts";
 import type { Store } from "./store/store.ts";
@@ -17,28 +17,26 @@ import type { Store } from "./store/store.ts";
 const KNOWN_MS = 39 * DAY_MS;
 
 /** Pending envelopes looked at together. */
-const PAGE_MAX = 100;
+const PENDING_MAX = 100;
 
-interface RollbackPorts {
-  readonly store: Store;
-  readonly service: Service;
-  readonly sealing: Pick<Sealing, "sealAnew">;
-}
+/** Pages of the service's answer: 10,000 sessions. What is lost beyond is found at the next opening. */
+const PAGES_MAX = 100;
 
-/** How many messages the service has seen that this store has lost, and had not found missing before. Throws what `Service` throws. */
-export async function findRollback({ store, service, sealing }: RollbackPorts): Promise<number> {
+/**
+ * Retires sessions and holds envelopes, all in one transaction. How many messages the service has seen that this store has lost, and had not found
+ * missing before. Throws what `Service` throws: nothing has changed.
+ */
+export async function findRollback(store: Store, service: Service): Promise<number> {
   const lost = await findLost(store, service);
   if (lost.length === 0) return 0;
   await store.commit(() => {
     for (const [peerId, sessionIds] of sessionsByPeer(lost)) {
       store.peers.put(retireSessions(store.peers.get(peerId), sessionIds));
     }
+    const retired = new Set(lost.map(({ sessionId }) => hex(sessionId)));
+    for (const { messageId } of pendingIn(store, retired)) store.outbox.hold(messageId);
     for (const { messageId } of lost) store.accounts.markLost(messageId);
   });
-  const retired = new Set(lost.map(({ sessionId }) => hex(sessionId)));
-  for (const { recipientId, messageId } of pendingIn(store, retired)) {
-    await sealing.sealAnew(recipientId, messageId, null);
-  }
   return lost.length;
 }
 
@@ -47,15 +45,16 @@ async function findLost(store: Store, service: Service): Promise<SentSession[]> 
   const lost: SentSession[] = [];
   const since = Date.now() - KNOWN_MS;
   let cursor: string | null = null;
-  do {
+  for (let pages = 0; pages < PAGES_MAX; pages++) {
     const page = await service.sentSessions(cursor);
     const found = page.sessions.filter(
       ({ lastAt, messageId }) =>
         lastAt > since && store.outbox.status(messageId) === null && !store.accounts.isLost(messageId),
     );
     lost.push(...found);
-    cursor = found.length === 0 ? null : page.cursor;
-  } while (cursor !== null);
+    cursor = page.cursor;
+    if (found.length === 0 || cursor === null) break;
+  }
   return lost;
 }
 
@@ -68,10 +67,10 @@ function sessionsByPeer(sessions: readonly SentSession[]): Map<string, Uint8Arra
 function pendingIn(store: Store, sessions: ReadonlySet<string>): PendingEnvelope[] {
   const found: PendingEnvelope[] = [];
   for (let afterN = 0; ; ) {
-    const page = store.outbox.pending(afterN, PAGE_MAX, Number.POSITIVE_INFINITY);
+    const page = store.outbox.pending(afterN, PENDING_MAX, Number.POSITIVE_INFINITY);
     found.push(...page.filter(({ envelope }) => sessions.has(hex(decodeEnvelope(envelope).sessionId))));
     const last = page.at(-1);
-    if (last === undefined || page.length < PAGE_MAX) return found;
+    if (last === undefined || page.length < PENDING_MAX) return found;
     afterN = last.n;
   }
 }

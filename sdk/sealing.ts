@@ -28,7 +28,7 @@ import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import { encodeUtf8 } from "../protocol/utf8.ts";
 import { SendRejected, ServiceRefused, ServiceUnavailable } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
-import { REPAIR_PARAMETER_BYTES, withRepairParameter } from "./repair-parameter.ts";
+import { REPAIR_PARAMETER_BYTES, splitRepairParameter, withRepairParameter } from "./repair-parameter.ts";
 import type { Service } from "./service.ts";
 import type { Content } from "./store/content.ts";
 import type { RepairOf } from "./store/outbox.ts";
@@ -221,7 +221,9 @@ export class Sealing {
       isControl,
       repairs,
     });
-    if (replaces !== null) store.outbox.replaceBy(replaces, messageId, now);
+    if (replaces === null) return;
+    store.outbox.replaceBy(replaces, messageId, now);
+    store.requests.end(recipientId, replaces);
   }
 
   /** A refusal here is one of the bundle: it is not used again. */
@@ -301,7 +303,8 @@ function checkSendable(me: Identity, recipientId: string, { contentType, body }:
   if (!isAgentId(recipientId)) throw reject("recipient-malformed");
   if (recipientId === me.agentId) throw reject("recipient-is-self");
   const type = encodeUtf8(contentType);
-  if (type === null || type.length > 0xffff) throw reject("content-type-malformed");
+  const isProtocols = contentType === REKEY_CONTENT_TYPE || splitRepairParameter(contentType).inRepairOf !== null;
+  if (type === null || type.length > 0xffff || isProtocols) throw reject("content-type-malformed");
   // It may have to be said anew, and must not be too large then.
   const frameBytes = FRAME_HEAD_BYTES + type.length + REPAIR_PARAMETER_BYTES + body.length;
   const isTooLarge = padme(frameBytes) > CIPHERTEXT_BYTES_MAX;

@@ -28,6 +28,9 @@ const ENVELOPE_AGE_MS_MAX = 6 * DAY_MS;
 
 const TOO_OLD = "message-id-too-old";
 
+/** Only a control message, of which nobody hears, or one whose content is not kept. */
+const ROLLED_BACK = "store-rolled-back";
+
 /** Refusals that are not about the envelopes. */
 const AGENT_CODES: ReadonlySet<string> = new Set(["agent-suspended", "agent-unknown"]);
 
@@ -138,6 +141,12 @@ export class Sending {
     }
   }
 
+  /** Says anew what was held in sessions that send no more (rollback.ts); each waits for its own peer's bundle only. */
+  async sayHeldAnew(): Promise<void> {
+    await Promise.all(this.#ports.store.outbox.held().map((message) => this.#sayAnew(message, ROLLED_BACK)));
+    this.pump();
+  }
+
   stop(): void {
     this.onClose();
     this.#release();
@@ -165,7 +174,7 @@ export class Sending {
           old.map(({ messageId }) => messageId),
         ),
       );
-      for (const message of old) if (unknown.has(message.messageId)) await this.#sayAnew(message);
+      for (const message of old) if (unknown.has(message.messageId)) await this.#sayAnew(message, TOO_OLD);
     } catch (error) {
       if (!(error instanceof AgentError)) throw error;
       this.#ports.onTrouble(error);
@@ -176,16 +185,20 @@ export class Sending {
     this.pump();
   }
 
-  async #sayAnew({ messageId, recipientId }: PendingEnvelope): Promise<void> {
+  /** `code`: what is told when there is nothing left to say. */
+  async #sayAnew(
+    { messageId, recipientId }: Pick<PendingEnvelope, "messageId" | "recipientId">,
+    code: string,
+  ): Promise<void> {
     const { sealing, outcomes } = this.#ports;
-    let code = TOO_OLD;
+    let told = code;
     try {
       if ((await sealing.sealAnew(recipientId, messageId, null)) !== null) return;
     } catch (error) {
       if (!(error instanceof SendRejected) || error.retryable) throw error;
-      code = error.code;
+      told = error.code;
     }
-    await outcomes.record([{ messageId, state: "rejected", code }]);
+    await outcomes.record([{ messageId, state: "rejected", code: told }]);
   }
 
   #take(id: number): Batch | null {

@@ -6,7 +6,7 @@
  */
 import { encodeBase64Url } from "../protocol/base64url.ts";
 import { SESSION_ID_BYTES } from "../protocol/envelope.ts";
-import type { Identity } from "../protocol/identity.ts";
+import { type Identity, isAgentId } from "../protocol/identity.ts";
 import { JsonReader } from "../protocol/json-reader.ts";
 import { type Bundle, bundleFromJson, oneTimePrekeyToJson, signedPrekeyToJson } from "../protocol/prekeys.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -32,6 +32,9 @@ const SIGNINGS_MAX = 3;
 const STATUSES = ["queued", "delivered", "acknowledged", "refused", "evicted", "expired", "deleted"] as const;
 
 const DIGEST_BYTES = 32;
+
+/** One-time prekeys of a kind that a service keeps for an agent, with room for one that keeps more. */
+const STOCK_MAX = 10_000;
 
 interface Call {
   readonly method: "GET" | "POST";
@@ -186,15 +189,23 @@ function readStock(object: JsonReader): HeldPrekeys {
   return {
     signedCreatedAt: object.has("signed_prekey") ? object.object("signed_prekey").timestamp("created_at") : null,
     hasLastResort: object.has("last_resort_kem_prekey"),
-    oneTime: object.number("one_time_prekeys"),
-    kem: object.number("kem_prekeys"),
+    oneTime: countIn(object, "one_time_prekeys"),
+    kem: countIn(object, "kem_prekeys"),
     digest: object.bytes("digest", DIGEST_BYTES),
   };
 }
 
+function countIn(object: JsonReader, name: string): number {
+  const count = object.number(name);
+  if (!Number.isInteger(count) || count < 0 || count > STOCK_MAX) throw new Refusal("malformed");
+  return count;
+}
+
 function readSentSession(object: JsonReader): SentSession {
+  const peerId = object.string("peer_id");
+  if (!isAgentId(peerId)) throw new Refusal("malformed");
   return {
-    peerId: object.string("peer_id"),
+    peerId,
     sessionId: object.bytes("session_id", SESSION_ID_BYTES),
     messageId: object.uuid("message_id"),
     lastAt: object.timestamp("last_at"),

@@ -249,9 +249,11 @@ export class Persona {
   isQuiet(): boolean {
     const process = this.#process;
     if (process === null) return true;
-    const { outbox, failed } = process.store;
+    const { outbox, failed, requests } = process.store;
     const isIdle = outbox.pending(0, 1, 1).length === 0 && outbox.unanswered(0, 1).length === 0;
-    return isIdle && process.open === 0 && failed.pending(null, 1).length === 0;
+    const isRepaired =
+      failed.nextAsking(null) === null && requests.nextPeer(null) === null && outbox.held().length === 0;
+    return isIdle && process.open === 0 && isRepaired;
   }
 
   async #handle(process: Process): Promise<void> {

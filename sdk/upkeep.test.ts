@@ -165,12 +165,20 @@ test("what waits in a restored store is said anew in a new session, before anyth
   expect(new Set(service.sent.slice(sentBefore).map(({ bytes }) => sessionOf(bytes))).size).toBe(1);
 });
 
-test("a service that cannot tell whether the store was rolled back keeps no mail from leaving", async () => {
-  service.onRequest = (request) => (request === "GET /messaging/sessions" ? problem(503, "unavailable") : null);
+test("nothing leaves before it is known whether the store was rolled back; a service that cannot tell at all keeps no mail from leaving", async () => {
+  let asked = 0;
+  service.onRequest = (request) =>
+    request === "GET /messaging/sessions" && ++asked <= 2 ? problem(503, "unavailable") : null;
   const [alice, bob] = [await open("alice"), await open("bob")];
-  await alice.send(bob.id, "all the same");
+  await alice.send(bob.id, "late");
+  expect(asked).toBeGreaterThan(2);
+  expect(texts(await take(bob, 1))).toEqual(["late"]);
+  await alice.close();
+  service.onRequest = (request) => (request === "GET /messaging/sessions" ? problem(404, "not-found") : null);
+  const again = await open("alice");
+  await again.send(bob.id, "all the same");
   expect(texts(await take(bob, 1))).toEqual(["all the same"]);
-  expect(await firstProblem(alice, "trouble")).toMatchObject({ error: { code: "unavailable" } });
+  expect(await firstProblem(again, "trouble")).toMatchObject({ error: { code: "not-found" } });
 });
 
 test("a thousand messages without an answer: the next begins a new session, and goes on in the old one when there is no bundle", async () => {

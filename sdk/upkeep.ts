@@ -24,6 +24,12 @@ const REGISTRATION_RETRY_MS = { firstMs: 250, lastMs: 5_000 };
 /** The stocks are compared this often before they count as different: one-time prekeys may be claimed, and used, between the two looks. */
 const COMPARISONS_MAX = 3;
 
+/** All prekeys are replaced at most this often: a service whose word on them is never right would have the store filled up. */
+const REPLACE_MS_MIN = 60 * 60_000;
+
+/** Between two runs because of notices. */
+const NOTICE_MS_MIN = 60_000;
+
 const EVERYTHING: DuePrekeys = duePrekeys({ signedCreatedAt: null, oneTime: 0, kem: 0, hasLastResort: false }, 0);
 
 interface UpkeepPorts {
@@ -34,6 +40,8 @@ interface UpkeepPorts {
   readonly origin: string;
   /** The service held prekeys whose private halves are not in the store (any more), or other ones: all were replaced. */
   readonly onReplaced: () => void;
+  /** For what nobody awaits. */
+  readonly background: (work: Promise<unknown>) => void;
   /** Ends the waiting. */
   readonly signal: AbortSignal;
 }
@@ -43,6 +51,9 @@ export class Upkeep {
   #running: Promise<void> | null = null;
   /** On the monotonic clock; when it last succeeded. */
   #ranAt = Number.NEGATIVE_INFINITY;
+  /** On the monotonic clock; the last run because of a notice. */
+  #noticedAt = Number.NEGATIVE_INFINITY;
+  #noticeTimer: NodeJS.Timeout | null = null;
 
   constructor(ports: UpkeepPorts) {
     this.#ports = ports;
@@ -77,6 +88,20 @@ export class Upkeep {
     if (performance.now() - this.#ranAt >= UPKEEP_INTERVAL_MS / 2) await this.run();
   }
 
+  /** The service says that there is something to do. Many notices are one. */
+  onNotice(): void {
+    const waitMs = Math.max(0, this.#noticedAt + NOTICE_MS_MIN - performance.now());
+    this.#noticeTimer ??= setTimeout(() => {
+      this.#noticeTimer = null;
+      this.#noticedAt = performance.now();
+      this.#ports.background(this.run());
+    }, waitMs);
+  }
+
+  stop(): void {
+    if (this.#noticeTimer !== null) clearTimeout(this.#noticeTimer);
+  }
+
   /** After the service has forgotten this agent. */
   async registerAgain(): Promise<void> {
     const { store, origin } = this.#ports;
@@ -103,13 +128,18 @@ export class Upkeep {
     const { store, service, origin, onReplaced } = this.#ports;
     if (!store.accounts.isRegistered(origin)) {
       await service.register();
-      await store.commit(() => store.accounts.setRegistered(origin, true));
+      await store.commit(() => {
+        store.prekeys.uploadCurrentAgain();
+        store.accounts.setRegistered(origin, true);
+      });
     }
     if (store.prekeys.uploadable() === null) await this.#make(EVERYTHING);
     await this.#upload(false);
     const held = await this.#compare();
     // A store that was copied back, or a service that was: what one hands out the other could not open.
     if (held === null) {
+      if (!store.accounts.isReplacingDue(Date.now() - REPLACE_MS_MIN)) return;
+      await store.commit(() => store.accounts.setReplaced(Date.now()));
       await this.#make(EVERYTHING);
       await this.#upload(true);
       onReplaced();
@@ -149,7 +179,7 @@ export class Upkeep {
       const { signedPrekey, lastResortKemPrekey, oneTimePrekeys, kemPrekeys } = upload;
       await service.uploadPrekeys({ ...upload, replace: replace && isFirst });
       const ids = [signedPrekey, lastResortKemPrekey, ...oneTimePrekeys, ...kemPrekeys].map(({ id }) => id);
-      await store.commit(() => store.prekeys.markUploaded(ids));
+      await store.commit(() => store.prekeys.markUploaded(ids, Date.now()));
     }
   }
 }

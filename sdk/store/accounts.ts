@@ -6,6 +6,7 @@ import type { DatabaseSync } from "node:sqlite";
 import { createIdentity, type Identity, identityFromSeed } from "../../protocol/identity.ts";
 import { BUNDLE_AGE_MS_MAX } from "../../protocol/limits.ts";
 import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
+import { decodeUtf8, encodeUtf8 } from "../../protocol/utf8.ts";
 import type { Sealer } from "./seal.ts";
 
 const SEED_PLACE = "identity.seed:1";
@@ -43,6 +44,16 @@ export class Accounts {
     else this.#statements.removeMeta.run(`registered:${origin}`);
   }
 
+  /** Were the prekeys last replaced before `time` (milliseconds), or never? */
+  isReplacingDue(time: number): boolean {
+    const row = this.#statements.meta.get("prekeys-replaced") as { value: Uint8Array } | undefined;
+    return row === undefined || Number(decodeUtf8(row.value)) <= time;
+  }
+
+  setReplaced(now: number): void {
+    this.#statements.setMeta.run("prekeys-replaced", encodeUtf8(String(now)));
+  }
+
   /** Messages of this agent that its store has lost and the service has seen (rollback.ts). */
   isLost(messageId: string): boolean {
     return this.#statements.meta.get(`lost:${messageId}`) !== undefined;
@@ -74,7 +85,7 @@ function prepare(database: DatabaseSync) {
   return {
     identity: database.prepare("SELECT sealed_seed FROM identity"),
     addIdentity: database.prepare("INSERT INTO identity (id, agent_id, sealed_seed, created_at) VALUES (1, ?, ?, ?)"),
-    meta: database.prepare("SELECT 1 FROM meta WHERE name = ?"),
+    meta: database.prepare("SELECT value FROM meta WHERE name = ?"),
     setMeta: database.prepare("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"),
     removeMeta: database.prepare("DELETE FROM meta WHERE name = ?"),
     claim: database.prepare("SELECT request_id, created_at FROM claims WHERE peer_id = ?"),

@@ -14,7 +14,10 @@ import { type RetryRequest, retryRequestFromJson, retryRequestToJson } from "../
 /** As the ids of what was received (inbox.ts). */
 const REMEMBERED_MS = 40 * DAY_MS;
 
-interface FailedMessage {
+/** Requests about one sender that wait: as many messages as a chain has. More, and they fill the store faster than the service takes them (60 an hour). */
+const PENDING_MAX = 1_000;
+
+export interface FailedMessage {
   readonly senderId: string;
   readonly itemId: string;
   readonly code: ProtocolCode;
@@ -40,21 +43,28 @@ export class Failed {
   }
 
   add({ senderId, itemId, code, requestId, request }: PendingRequest, now: number): void {
-    const forgetAt = (messageIdTime(itemId) ?? now) + REMEMBERED_MS;
+    const forgetAt = Math.min(messageIdTime(itemId) ?? now, now) + REMEMBERED_MS;
     const json = JSON.stringify(retryRequestToJson(request));
     this.#statements.add.run(senderId, itemId, code, requestId, json, forgetAt);
   }
 
-  /** Requests that the service has not taken, the oldest first, after this request id (null: from the start). */
-  pending(afterRequestId: string | null, countMax: number): PendingRequest[] {
-    const rows = this.#statements.pending.all(afterRequestId ?? "", countMax) as unknown as PendingRow[];
-    return rows.map(({ sender_id, item_id, code, request_id, request }) => ({
-      senderId: sender_id,
-      itemId: item_id,
-      code,
-      requestId: request_id,
-      request: retryRequestFromJson(JSON.parse(request)),
-    }));
+  /** The sender after this one (null: the first) about whom there are requests to make; null after the last. */
+  nextAsking(afterSenderId: string | null): string | null {
+    const row = this.#statements.nextAsking.get(afterSenderId ?? "") as { sender_id: string | null };
+    return row.sender_id;
+  }
+
+  /** The oldest request about a sender that the service has not taken. */
+  pending(senderId: string): PendingRequest | null {
+    const row = this.#statements.pending.get(senderId) as unknown as PendingRow | undefined;
+    if (row === undefined) return null;
+    const request = retryRequestFromJson(JSON.parse(row.request));
+    return { senderId, itemId: row.item_id, code: row.code, requestId: row.request_id, request };
+  }
+
+  /** Are so many requests about this sender waiting already that no other is kept? */
+  isFull(senderId: string): boolean {
+    return this.#statements.isFull.get(senderId) !== undefined;
   }
 
   /** Another request in place of one that has grown too old to be taken. */
@@ -73,7 +83,6 @@ export class Failed {
 }
 
 interface PendingRow {
-  sender_id: string;
   item_id: string;
   code: ProtocolCode;
   request_id: string;
@@ -88,9 +97,15 @@ function prepare(database: DatabaseSync) {
     add: database.prepare(
       "INSERT INTO failed (sender_id, item_id, code, request_id, request, forget_at) VALUES (?, ?, ?, ?, ?, ?)",
     ),
+    nextAsking: database.prepare(
+      "SELECT min(sender_id) AS sender_id FROM failed WHERE request IS NOT NULL AND sender_id > ?",
+    ),
     pending: database.prepare(
-      `SELECT sender_id, item_id, code, request_id, request FROM failed
-       WHERE request IS NOT NULL AND request_id > ? ORDER BY request_id LIMIT ?`,
+      `SELECT item_id, code, request_id, request FROM failed
+       WHERE sender_id = ? AND request IS NOT NULL ORDER BY request_id LIMIT 1`,
+    ),
+    isFull: database.prepare(
+      `SELECT 1 FROM failed WHERE sender_id = ? AND request IS NOT NULL LIMIT 1 OFFSET ${PENDING_MAX - 1}`,
     ),
     renew: database.prepare("UPDATE failed SET request_id = ?, request = ? WHERE sender_id = ? AND item_id = ?"),
     end: database.prepare("UPDATE failed SET request = NULL WHERE sender_id = ? AND item_id = ?"),

@@ -41,7 +41,8 @@ export class Inbox {
   }
 
   remember(senderId: string, messageId: string, outcome: ReceivedOutcome, now: number): void {
-    const forgetAt = (messageIdTime(messageId) ?? now) + REMEMBERED_MS;
+    // What a peer calls an id may lie in the future.
+    const forgetAt = Math.min(messageIdTime(messageId) ?? now, now) + REMEMBERED_MS;
     this.#statements.remember.run(senderId, messageId, outcome, forgetAt);
   }
 

@@ -23,12 +23,6 @@ const ENDED_KEPT_MS = 40 * DAY_MS;
 /** No message lives longer: 30 days in the mailbox and a day for what is under way (protocol.md §4). */
 const CONTENT_KEPT_MS = 31 * DAY_MS;
 
-/**
- * How long a message that its recipient could not open waits for the request to say it anew. The request was taken before the refusal was
- * told; a recipient that has many to ask for asks for 60 an hour.
- */
-const REPAIR_AWAITED_MS = 7 * DAY_MS;
-
 export interface OutboxStatus {
   /** The one that was asked for; the state is that of the message that was sent in its place, if one was. */
   readonly messageId: string;
@@ -119,11 +113,12 @@ export class Outbox {
   }
 
   /**
-   * Its recipient could not open it: it waits for the request to say it anew. False when there is nothing to wait for: an unknown message, one
+   * Its recipient could not open it: it waits for the request to say it anew, for as long as its content is kept (a recipient that has many to
+   * ask for asks for 60 an hour, or is away for a while). False when there is nothing to wait for: an unknown message, one
    * that has ended or whose content is not kept, one that was said anew as often as may be, a control message.
    */
-  awaitRepair(messageId: string, { at, code }: { readonly at: number; readonly code: string }): boolean {
-    return this.#statements.awaitRepair.run(code, at + REPAIR_AWAITED_MS, messageId, FIRST_END).changes > 0;
+  awaitRepair(messageId: string, code: string): boolean {
+    return this.#statements.awaitRepair.run(code, CONTENT_KEPT_MS, messageId, FIRST_END).changes > 0;
   }
 
   /** Those for which no request came: they have ended now. */
@@ -133,6 +128,17 @@ export class Outbox {
       const moved = this.move(messageId, "discarded", { at: now, code });
       return moved === null ? [] : [{ messageId, code, moved }];
     });
+  }
+
+  /** The envelope does not leave (any more): it is to be said anew. */
+  hold(messageId: string): void {
+    this.#statements.hold.run(messageId);
+  }
+
+  /** Those that are held, in the order of sending. */
+  held(): Omit<PendingEnvelope, "n" | "envelope" | "createdAt">[] {
+    const rows = this.#statements.held.all() as unknown as { message_id: string; recipient_id: string }[];
+    return rows.map(({ message_id, recipient_id }) => ({ messageId: message_id, recipientId: recipient_id }));
   }
 
   /** Null when it has ended, or its content is not kept. */
@@ -233,7 +239,8 @@ function prepare(database: DatabaseSync) {
        VALUES (?, ?, ?, ?, ?, 0, ?, ?, ?, ?)`,
     ),
     pending: database.prepare(
-      `SELECT n, message_id, recipient_id, created_at, envelope FROM outbox WHERE state = 0 AND n > ? ORDER BY n LIMIT ?`,
+      `SELECT n, message_id, recipient_id, created_at, envelope FROM outbox
+       WHERE state = 0 AND held = 0 AND n > ? ORDER BY n LIMIT ?`,
     ),
     move: database.prepare(
       `UPDATE outbox SET state = :state, code = :code, changed_at = :at,
@@ -244,7 +251,7 @@ function prepare(database: DatabaseSync) {
        RETURNING recipient_id, is_control, first_id`,
     ),
     awaitRepair: database.prepare(
-      `UPDATE outbox SET code = ?, repair_until = coalesce(repair_until, ?)
+      `UPDATE outbox SET code = ?, repair_until = created_at + ?
        WHERE message_id = ? AND state < ? AND is_control = 0 AND sealed_content IS NOT NULL AND repairs < ${REPAIRS_MAX}`,
     ),
     unrepaired: database.prepare("SELECT message_id, code FROM outbox WHERE repair_until < ? AND state < ?"),
@@ -252,6 +259,8 @@ function prepare(database: DatabaseSync) {
       `SELECT recipient_id, sealed_content, is_control, first_id, repairs FROM outbox
        WHERE message_id = ? AND state < ? AND sealed_content IS NOT NULL`,
     ),
+    hold: database.prepare("UPDATE outbox SET held = 1 WHERE message_id = ? AND state = 0"),
+    held: database.prepare("SELECT message_id, recipient_id FROM outbox WHERE held = 1 AND state = 0 ORDER BY n"),
     setSuccessor: database.prepare("UPDATE outbox SET successor = ? WHERE message_id = ?"),
     status: database.prepare(
       "SELECT recipient_id, state, code, created_at, changed_at, successor FROM outbox WHERE message_id = ?",

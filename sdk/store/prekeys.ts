@@ -35,9 +35,8 @@ export class Prekeys {
     this.#statements = prepare(database);
   }
 
-  /** A new signed prekey takes the place of the older one, which becomes deprecated; so does a KEM prekey of last resort. */
+  /** A new signed prekey takes the place of the older one; so does a KEM prekey of last resort. */
   add({ signed, lastResort, oneTime, kem }: NewPrekeys, now: number): void {
-    if (signed !== null) this.#statements.deprecate.run(now);
     if (signed !== null) this.#add("signed", signed.prekey, signed.pair);
     if (lastResort !== null) this.#add("kem-last-resort", lastResort.prekey, lastResort.pair);
     for (const { prekey, pair } of oneTime) this.#add("one-time", { ...prekey, createdAt: now, signature: null }, pair);
@@ -78,7 +77,7 @@ export class Prekeys {
       lastResortKemPrekey: { ...signedOf(lastResort), lastResort: true },
       oneTimePrekeys: oneTime.map(({ id, public_key }) => ({ id, publicKey: public_key })),
       kemPrekeys: kem.map((row) => ({ ...signedOf(row), lastResort: false })),
-      isUploaded: signed.uploaded === 1 && lastResort.uploaded === 1 && oneTime.length + kem.length === 0,
+      isUploaded: signed.uploaded > 0 && lastResort.uploaded > 0 && oneTime.length + kem.length === 0,
     };
   }
 
@@ -104,8 +103,15 @@ export class Prekeys {
     return this.#rows("signed", this.#statements.current)[0]?.created_at ?? null;
   }
 
-  markUploaded(ids: readonly string[]): void {
-    for (const id of ids) this.#statements.markUploaded.run(id);
+  /** From now on the older signed prekey, and that of last resort, are deprecated: until now the service has handed them out. */
+  markUploaded(ids: readonly string[], now: number): void {
+    for (const id of ids) this.#statements.markUploaded.run(now, id);
+    this.#statements.deprecate.run(now);
+  }
+
+  /** For a service that knows none of them; one-time prekeys that it may have handed out before it forgot them stay back. */
+  uploadCurrentAgain(): void {
+    this.#statements.uploadCurrentAgain.run();
   }
 
   /** True when a signed prekey went. */
@@ -165,20 +171,26 @@ function prepare(database: DatabaseSync) {
       `INSERT INTO prekeys (id, kind, public_key, sealed_private_key, signature, created_at) VALUES (?, ?, ?, ?, ?, ?)`,
     ),
     deprecate: database.prepare(
-      "UPDATE prekeys SET deprecated_at = ? WHERE kind IN ('signed', 'kem-last-resort') AND deprecated_at IS NULL",
+      `UPDATE prekeys SET deprecated_at = ? WHERE kind IN ('signed', 'kem-last-resort') AND deprecated_at IS NULL AND EXISTS (
+         SELECT 1 FROM prekeys AS newer WHERE newer.kind = prekeys.kind AND newer.place > prekeys.place AND newer.uploaded > 0)`,
     ),
     find: database.prepare("SELECT kind, public_key, sealed_private_key FROM prekeys WHERE id = ?"),
     anyKem: database.prepare("SELECT 1 FROM prekeys WHERE kind IN ('kem', 'kem-last-resort') LIMIT 1"),
     remove: database.prepare("DELETE FROM prekeys WHERE id = ?"),
-    current: database.prepare(`SELECT ${columns} FROM prekeys WHERE kind = ? AND deprecated_at IS NULL`),
+    current: database.prepare(`SELECT ${columns} FROM prekeys WHERE kind = ? ORDER BY place DESC LIMIT 1`),
     notUploaded: database.prepare(
       `SELECT ${columns} FROM prekeys WHERE kind = ? AND uploaded = 0 ORDER BY place LIMIT ${PREKEY_UPLOAD_MAX}`,
     ),
     newest: database.prepare(
-      `SELECT ${columns} FROM prekeys WHERE kind = ? AND uploaded = 1 ORDER BY place DESC LIMIT ?`,
+      `SELECT ${columns} FROM prekeys WHERE kind = ? AND uploaded > 0 ORDER BY place DESC LIMIT ?`,
     ),
-    markUploaded: database.prepare("UPDATE prekeys SET uploaded = 1 WHERE id = ?"),
+    markUploaded: database.prepare("UPDATE prekeys SET uploaded = ? WHERE id = ? AND uploaded = 0"),
+    uploadCurrentAgain: database.prepare(
+      "UPDATE prekeys SET uploaded = 0 WHERE kind IN ('signed', 'kem-last-resort') AND deprecated_at IS NULL",
+    ),
     forgetDeprecated: database.prepare("DELETE FROM prekeys WHERE deprecated_at < ?"),
-    forgetOneTime: database.prepare("DELETE FROM prekeys WHERE kind IN ('one-time', 'kem') AND created_at < ?"),
+    forgetOneTime: database.prepare(
+      "DELETE FROM prekeys WHERE kind IN ('one-time', 'kem') AND uploaded BETWEEN 1 AND ?",
+    ),
   };
 }

@@ -40,7 +40,7 @@ const VERSIONS: readonly string[] = [
   CREATE UNIQUE INDEX inbox_id ON inbox (sender_id, message_id);
   CREATE INDEX received_forget ON received (forget_at);
   `,
-  // place: the order in which one-time prekeys are uploaded, and handed out.
+  // place: the order in which one-time prekeys are uploaded, and handed out. uploaded: when, 0 for not yet.
   `
   CREATE TABLE prekeys_2 (
     place INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE,
@@ -49,20 +49,27 @@ const VERSIONS: readonly string[] = [
     created_at INTEGER NOT NULL, uploaded INTEGER NOT NULL DEFAULT 0, deprecated_at INTEGER
   ) STRICT;
   INSERT INTO prekeys_2 (id, kind, public_key, sealed_private_key, signature, created_at, uploaded, deprecated_at)
-    SELECT id, kind, public_key, sealed_private_key, signature, created_at, uploaded, deprecated_at FROM prekeys ORDER BY created_at, id;
+    SELECT id, kind, public_key, sealed_private_key, signature, created_at, uploaded * created_at, deprecated_at FROM prekeys ORDER BY created_at, id;
   DROP TABLE prekeys;
   ALTER TABLE prekeys_2 RENAME TO prekeys;
   ALTER TABLE outbox ADD COLUMN first_id TEXT;
   ALTER TABLE outbox ADD COLUMN repairs INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE outbox ADD COLUMN successor TEXT;
   ALTER TABLE outbox ADD COLUMN repair_until INTEGER;
+  ALTER TABLE outbox ADD COLUMN held INTEGER NOT NULL DEFAULT 0;
+  DROP INDEX outbox_pending;
+  CREATE INDEX outbox_pending ON outbox (held, n) WHERE state = 0;
   CREATE INDEX outbox_repair ON outbox (repair_until) WHERE repair_until IS NOT NULL;
   CREATE TABLE failed (
     sender_id TEXT NOT NULL, item_id TEXT NOT NULL, code TEXT NOT NULL, request_id TEXT NOT NULL, request TEXT,
     forget_at INTEGER NOT NULL, PRIMARY KEY (sender_id, item_id)
   ) STRICT, WITHOUT ROWID;
-  CREATE INDEX failed_asking ON failed (request_id) WHERE request IS NOT NULL;
+  CREATE INDEX failed_asking ON failed (sender_id, request_id) WHERE request IS NOT NULL;
   CREATE INDEX failed_forget ON failed (forget_at);
+  CREATE TABLE requests (
+    peer_id TEXT NOT NULL, message_id TEXT NOT NULL, request TEXT NOT NULL, due_at INTEGER NOT NULL, PRIMARY KEY (peer_id, message_id)
+  ) STRICT, WITHOUT ROWID;
+  CREATE INDEX requests_due ON requests (peer_id, due_at);
   `,
 ];
 

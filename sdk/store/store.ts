@@ -21,6 +21,7 @@ import { Outbox } from "./outbox.ts";
 import { Peers } from "./peers.ts";
 import { Prekeys } from "./prekeys.ts";
 import { createPrivately } from "./private-file.ts";
+import { Requests } from "./requests.ts";
 import { migrate } from "./schema.ts";
 import { Sealer } from "./seal.ts";
 
@@ -48,6 +49,7 @@ export class Store {
   readonly outbox: Outbox;
   readonly inbox: Inbox;
   readonly failed: Failed;
+  readonly requests: Requests;
   readonly #database: DatabaseSync;
   readonly #groups: GroupCommit;
   readonly #lock: Lock;
@@ -61,6 +63,7 @@ export class Store {
     this.outbox = new Outbox(database, sealer);
     this.inbox = new Inbox(database, sealer);
     this.failed = new Failed(database);
+    this.requests = new Requests(database);
     this.#groups = new GroupCommit(database, this.peers);
   }
 

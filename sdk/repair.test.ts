@@ -1,3 +1,4 @@
+import { DatabaseSync } from "node:sqlite";
 import { beforeEach, expect, test } from "vitest";
 import { decodeEnvelope, encodeEnvelope } from "../protocol/envelope.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
@@ -113,16 +114,35 @@ test("the first message of all, when it does not open, is said anew under other 
   expect(new Set(initiations).size).toBe(2);
 });
 
-test("a message is said anew five times, and then its sender hears that it did not open", async () => {
-  const [alice, bob] = [await open("alice"), await open("bob")];
-  damage(Number.POSITIVE_INFINITY);
+test("a message that was said anew five times is not said again: its sender hears that it did not open", async () => {
+  const [alice, bob] = await acquainted();
+  await bob.close();
   const sent = await alice.send(bob.id, "never");
-  await until(() => retryItems() === 6, 20_000);
-  await expect(sent.acknowledged()).rejects.toMatchObject({ code: "auth-failed", messageId: sent.messageId });
-  await until(() => service.account(alice.id).mailbox.length === 0);
-  expect(service.sent).toHaveLength(6);
-  expect(alice.status(sent.messageId)).toMatchObject({ state: "discarded", code: "auth-failed" });
-  expect((await firstProblem(bob, "not-opened")).item).toMatchObject({ code: "auth-failed", isRefused: false });
+  await alice.close();
+  const database = new DatabaseSync(`${stage.folder}/alice.db`);
+  database.prepare("UPDATE outbox SET repairs = 5, first_id = message_id WHERE message_id = ?").run(sent.messageId);
+  database.close();
+  damage(1);
+  const [bobAgain, aliceAgain] = [await open("bob"), await open("alice")];
+  await until(() => aliceAgain.status(sent.messageId)?.state === "discarded");
+  expect(aliceAgain.status(sent.messageId)).toMatchObject({ code: "auth-failed" });
+  await until(() => retryItems() === 1 && service.account(alice.id).mailbox.length === 0);
+  expect(service.sent.at(-1)?.messageId).toBe(sent.messageId);
+  expect((await firstProblem(bobAgain, "not-opened")).item).toMatchObject({ code: "auth-failed", isRefused: false });
+});
+
+test("a message whose new session failed as well waits until the hour is over, and keeps nothing else waiting", async () => {
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  damage(2);
+  const sent = await alice.send(bob.id, "unlucky");
+  await until(() => retryItems() === 2 && service.account(alice.id).mailbox.length === 0);
+  expect(service.sent).toHaveLength(2);
+  await bob.send(alice.id, "hello, by the way");
+  expect(texts(await take(alice, 1))).toEqual(["hello, by the way"]);
+  await alice.send(bob.id, "in the session that Bob began");
+  const arrived = texts(await take(bob, 1));
+  expect(arrived).toEqual(["in the session that Bob began"]);
+  expect(alice.status(sent.messageId)?.state).not.toBe("discarded");
 });
 
 test("a request comes before or after the refusal, twice, and on a new connection: the content is said anew once", async () => {
@@ -183,7 +203,7 @@ test("a request that the service does not take now is made again; one that it ne
   expect(service.account(bob.id).mailbox).toHaveLength(0);
 });
 
-test("a message that could not be opened and that nobody asks for ends after a week, with its code", async () => {
+test("a message that could not be opened and that nobody asks for ends when its content is not kept any longer, with its code", async () => {
   const [alice, bob] = await acquainted();
   service.onRequest = (request) => (request === RETRY_REQUESTS ? problem(404, "recipient-unknown") : null);
   damage(1);
@@ -195,9 +215,31 @@ test("a message that could not be opened and that nobody asks for ends after a w
   await alice.close();
   await expect(acknowledged).rejects.toMatchObject({ code: "closed" });
   await inStore("alice", (store) => {
-    const later = Date.now() + 8 * 86_400_000;
+    const later = Date.now() + 32 * 86_400_000;
     expect(store.outbox.endUnrepaired(later).map(({ messageId }) => messageId)).toEqual([sent.messageId]);
   });
   const again = await open("alice");
   expect(again.status(sent.messageId)).toMatchObject({ state: "discarded", code: "auth-failed" });
+});
+
+test("a peer who asks again and again, and has no prekeys to be answered with, fills neither the mailbox nor the stream", async () => {
+  const [alice, bob] = await acquainted();
+  await bob.close();
+  await alice.send(bob.id, "asked for by a peer that does not want it");
+  const envelope = decodeEnvelope(service.sent.at(-1)?.bytes ?? new Uint8Array(0));
+  const store = Store.open({ path: `${stage.folder}/bob.db` });
+  const identity = store.accounts.identity();
+  store.close();
+  if (identity === null) throw new Error("Bob has an identity");
+  let claims = 0;
+  service.onRequest = (request) => {
+    if (!request.startsWith("POST /messaging/prekeys/")) return null;
+    claims++;
+    return problem(404, "prekeys-unavailable");
+  };
+  for (let n = 0; n < 300; n++) putRequest(alice, makeRetryRequest(nodePrimitives, identity, envelope, Date.now() + n));
+  await until(() => service.account(alice.id).mailbox.length === 0);
+  await until(() => claims > 0);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  expect(claims).toBeLessThan(5);
 });

@@ -7,11 +7,11 @@
 import type { Identity } from "../protocol/identity.ts";
 import type { ServerFrame } from "../protocol/stream-frames.ts";
 import { Channel } from "./channel.ts";
-import { AgentError, AgentStopped, StoreError } from "./errors.ts";
+import { AgentError, AgentStopped, ServiceUnavailable, StoreError } from "./errors.ts";
 import { type Body, contentOf, type InboxMessage } from "./message.ts";
 import { Opener } from "./opening.ts";
 import { Outcomes, type Receipt } from "./outcomes.ts";
-import { abandonable, delay } from "./patience.ts";
+import { abandonable, Backoff, delay } from "./patience.ts";
 import { type NotOpened, Receiving } from "./receiving.ts";
 import { Repairs } from "./repairs.ts";
 import { findRollback } from "./rollback.ts";
@@ -30,6 +30,8 @@ const TIDY_INTERVAL_MS = 60_000;
 
 /** Receipts reach who is connected; one that was lost on its way is found by asking. */
 const ASK_INTERVAL_MS = 5 * 60_000;
+
+const CHECK_RETRY_MS = { firstMs: 250, lastMs: 10_000 };
 
 /** `close` waits this long for what is under way; the rest leaves at the next open. */
 const DRAIN_MS_MAX = 5_000;
@@ -306,20 +308,28 @@ export class Agent {
 
   /** Nothing leaves before it is known that it does not repeat what this agent has sent already. */
   async #beginSending(connection: StreamConnection): Promise<void> {
-    if (!this.#isStoreChecked) await this.#checkStore();
+    const backoff = new Backoff(CHECK_RETRY_MS);
+    while (!this.#isStoreChecked && this.#connection === connection) {
+      const waitMs = await this.#checkStore(backoff);
+      if (waitMs === null) break;
+      await delay(waitMs, this.#ending.signal);
+    }
     if (this.#connection === connection) this.#sending.onOpen(connection);
   }
 
-  async #checkStore(): Promise<void> {
+  /** Null when there is no more to learn on this connection; otherwise when to ask again, milliseconds. */
+  async #checkStore(backoff: Backoff): Promise<number | null> {
     const ports = { store: this.#store, service: this.#service, sealing: this.#sealing };
     try {
       const messagesLost = await findRollback(ports);
       this.#isStoreChecked = true;
       if (messagesLost > 0) this.#problems.emit({ type: "store-rolled-back", at: Date.now(), messagesLost });
+      return null;
     } catch (error) {
-      // A service that cannot tell does not keep mail from leaving; it is asked again on the next connection.
       if (!(error instanceof AgentError) || error instanceof AgentStopped || error instanceof StoreError) throw error;
       this.#problems.emit({ type: "trouble", at: Date.now(), error });
+      // A service that cannot tell does not keep mail from leaving; it is asked again on the next connection.
+      return error instanceof ServiceUnavailable ? backoff.next(error.retryAfterMs ?? 0) : null;
     }
   }
 

@@ -8,6 +8,7 @@
 import { decodeEnvelope } from "../protocol/envelope.ts";
 import { DAY_MS } from "../protocol/limits.ts";
 import { retireSessions } from "../protocol/peer.ts";
+import { SendRejected } from "./errors.ts";
 import type { Sealing } from "./sealing.ts";
 import type { SentSession, Service } from "./service.ts";
 import type { PendingEnvelope } from "./store/outbox.ts";
@@ -25,7 +26,10 @@ interface RollbackPorts {
   readonly sealing: Pick<Sealing, "sealAnew">;
 }
 
-/** How many messages the service has seen that this store has lost, and had not found missing before. Throws what `Service` throws. */
+/**
+ * How many messages the service has seen that this store has lost, and had not found missing before. Whoever is interrupted begins again: what was
+ * lost counts as found when nothing waits any more that was sealed in a session of it. Throws what `Service` throws.
+ */
 export async function findRollback({ store, service, sealing }: RollbackPorts): Promise<number> {
   const lost = await findLost(store, service);
   if (lost.length === 0) return 0;
@@ -33,12 +37,14 @@ export async function findRollback({ store, service, sealing }: RollbackPorts): 
     for (const [peerId, sessionIds] of sessionsByPeer(lost)) {
       store.peers.put(retireSessions(store.peers.get(peerId), sessionIds));
     }
-    for (const { messageId } of lost) store.accounts.markLost(messageId);
   });
   const retired = new Set(lost.map(({ sessionId }) => hex(sessionId)));
   for (const { recipientId, messageId } of pendingIn(store, retired)) {
-    await sealing.sealAnew(recipientId, messageId, null);
+    await sealing.sealAnew(recipientId, messageId, null).catch(leaveRejected);
   }
+  await store.commit(() => {
+    for (const { messageId } of lost) store.accounts.markLost(messageId);
+  });
   return lost.length;
 }
 
@@ -74,6 +80,11 @@ function pendingIn(store: Store, sessions: ReadonlySet<string>): PendingEnvelope
     if (last === undefined || page.length < PAGE_MAX) return found;
     afterN = last.n;
   }
+}
+
+/** Who cannot be written to any more is sent the envelope as it is, and the service says so. */
+function leaveRejected(error: unknown): void {
+  if (!(error instanceof SendRejected) || error.retryable) throw error;
 }
 
 function hex(bytes: Uint8Array): string {

@@ -115,7 +115,7 @@ const happening: fc.Arbitrary<Happening> = fc.oneof(
     }),
   },
   { weight: 6, arbitrary: deeds("start", "start", "stop", "cut", "cut", "rotate") },
-  { weight: 3, arbitrary: deeds("snapshot", "roll-back", "roll-back") },
+  { weight: 4, arbitrary: deeds("snapshot", "roll-back") },
   { weight: 3, arbitrary: deeds("forge") },
   { weight: 3, arbitrary: fc.record({ what: fc.constant("forget" as const), who, to }) },
   {

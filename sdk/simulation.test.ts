@@ -5,7 +5,7 @@ import { encodeFrame } from "../protocol/frame.ts";
 import { DAY_MS } from "../protocol/limits.ts";
 import { forgetSessions, openEnvelope, type Peer, sealMessage } from "../protocol/peer.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
-import { type Life, live, lives } from "./simulated-history.ts";
+import { type Happening, type Life, live, lives } from "./simulated-history.ts";
 import { addTally, emptyTally, type Mutant } from "./simulated-life.ts";
 import type { Store } from "./store/store.ts";
 
@@ -168,14 +168,18 @@ function changePuts(peers: Store["peers"], change: (peer: Peer, before: Peer) =>
 }
 
 describe("the simulation finds agents of which one", () => {
-  test.each(mutants)("%s", { timeout: TEST_MS_MAX }, async (_name, mutant) => {
+  test.for(mutants)("%s", { timeout: TEST_MS_MAX }, async ([, mutant], { annotate }) => {
     const property = fc.asyncProperty(lives, async (life) => void (await live(life, mutant)));
     const found = await fc.check(property, { numRuns: LIVES, seed: SEED, endOnFailure: true });
     expect(found.failed).toBe(true);
+    await annotate(`found by life ${found.numRuns} of seed ${SEED}: ${found.errorInstance}`);
   });
 });
 
-/** Lives that ended badly once: small ones, each with the seed under which they did. */
+/**
+ * Lives that ended badly once, made small. Each ended so before its mend; when the ways through the SDK change, its chances fall elsewhere, and it is one
+ * life of many.
+ */
 const found: [law: string, life: Life][] = [
   [
     "an envelope that grew too old on its way, while the machine slept, is said anew and not rejected",
@@ -244,7 +248,27 @@ const found: [law: string, life: Life][] = [
       ],
     },
   ],
+  [
+    "a store that was rolled back sends nothing until it was told what it has lost, however often it asks",
+    rolledBack(8),
+  ],
+  ["nor until it has said anew what waits, also when another connection asks again meanwhile", rolledBack(7)],
 ];
+
+/** In a storm, between messages that were sent and others of which the older state knows nothing. */
+function rolledBack(seed: number): Life {
+  const say: Happening = { what: "say", who: 0, to: 1, count: 2 };
+  const wait: Happening = { what: "wait", ms: 3_000 };
+  const history: Happening[] = [
+    ...[say, wait],
+    { what: "snapshot", who: 0 },
+    ...[say, wait],
+    { what: "weather", kind: "stormy" },
+    { what: "roll-back", who: 0 },
+    ...[say, wait],
+  ];
+  return { seed, agents: 2, weather: "calm", history };
+}
 
 describe("what the simulation found:", () => {
   test.each(found)("%s", (_law, life) => expect(live(life)).resolves.toBeDefined());

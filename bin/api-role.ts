@@ -92,7 +92,8 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
   const deps: HttpDeps = {
     ...shared,
     storeAgent: ({ fact, ...agent }) => registerAgent(postgres, { ...agent, fact: factOf(codec, fact) }),
-    storePrekeys: (agentId, upload, at) => uploadPrekeys(postgres, prekeys, agentId, upload, at),
+    storePrekeys: (agentId, upload, at) =>
+      prekeys.turns.take(agentId, () => uploadPrekeys(postgres, prekeys, agentId, upload, at)),
     findClaim: (claim) => findClaim(postgres, claim),
     takeBundle: (claim, options) => takeBundle(postgres, prekeys, claim, options),
     ownStock: (agentId, at) => ownStock(postgres, agentId, at),
@@ -105,7 +106,10 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     factsOfPair: openPairFacts(postgres, redis).ofPair,
     factsOfOwner: (ownerId, after, limit) => factsOfOwner(postgres, ownerId, after, limit),
     opsToken: config.opsToken,
-    rotatePrekeys: (agentId) => rotateNow(rotation, agentId, now()),
+    rotatePrekeys: (agentId) => {
+      log.info({ agentId }, "an operator asks for a rotation of prekeys");
+      return rotateNow(rotation, agentId, now());
+    },
     readiness: {
       kafka: () => kafkaAnswers(kafka),
       postgres: () => postgres.query({ text: "SELECT 1" }).then(() => true),

@@ -24,7 +24,7 @@ const environment = z.object({
   SEALPOST_OPS_PORT: port.default(0),
   SEALPOST_PARTITIONS: z.coerce.number().int().min(1).max(1024).default(8),
   /** Bundles with one-time prekeys handed out of one agent in an hour; what comes beyond holds none. */
-  SEALPOST_PREKEY_BUDGET_PER_HOUR: z.coerce.number().int().min(1).default(200),
+  SEALPOST_PREKEY_BUDGET_PER_HOUR: z.coerce.number().int().min(1).default(50),
   SEALPOST_LOG_LEVEL: z.enum(["trace", "debug", "info", "warn", "error", "silent"]).default("info"),
   /** Tests only: the process ends itself with SIGKILL at this named point. */
   SEALPOST_FAILPOINT: z.string().optional(),

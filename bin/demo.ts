@@ -129,7 +129,9 @@ async function startServices(
     services.push(service);
     return service;
   };
-  const api = await start({ roles: ["api"], prepare: true });
+  // The crowd of the demo is larger than an agent's budget of an hour.
+  const env = { SEALPOST_PREKEY_BUDGET_PER_HOUR: String(2 * PREKEYS_CLAIMED) };
+  const api = await start({ roles: ["api"], prepare: true, env });
   const consumers = await start({ roles: ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"] });
   return [api, consumers];
 }

@@ -34,7 +34,11 @@ export async function startJobs({ config, log, metrics }: PartContext): Promise<
     connectionsMax: POOL_CONNECTIONS_MAX,
   });
   const rotation = joinRotation({ codec, postgres, redis, metrics, log });
-  const schedule = startSchedule(config.postgresUrl, jobsOn(postgres, redis, rotation), listener(metrics, log));
+  const schedule = startSchedule(
+    config.postgresUrl,
+    jobsOn(postgres, redis, rotation).map((job) => byDatabaseClock(postgres, job)),
+    listener(metrics, log),
+  );
   metrics.onScrape(() => showPrekeyHealth(postgres, metrics));
   return {
     missing: () => (schedule.running() ? [] : ["jobs"]),
@@ -42,6 +46,20 @@ export async function startJobs({ config, log, metrics }: PartContext): Promise<
       await schedule.stop();
       redis.close();
       await postgres.close();
+    },
+  };
+}
+
+/** By the database's clock: a host that boots years ahead must not delete what is years old to it. */
+function byDatabaseClock(postgres: Postgres, job: ScheduledJob): ScheduledJob {
+  return {
+    ...job,
+    work: async (_now, signal) => {
+      const { rows } = await postgres.query<{ now: number }>({
+        text: "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS now",
+      });
+      if (rows[0] === undefined) throw new Error("the database has no time");
+      await job.work(rows[0].now, signal);
     },
   };
 }

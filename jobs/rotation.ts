@@ -8,7 +8,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { Identity } from "../protocol/identity.ts";
-import { SIGNED_PREKEY_ROTATION_MS } from "../protocol/limits.ts";
+import { DAY_MS, SIGNED_PREKEY_ROTATION_MS } from "../protocol/limits.ts";
 import {
   type DuePrekeys,
   duePrekeys,
@@ -19,6 +19,7 @@ import {
 import type { KemPrekey, OneTimePrekey, OwnPrekey, SignedPrekey } from "../protocol/prekeys.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { Unavailable } from "../protocol/refusal.ts";
+import type { NoticeKind } from "../protocol/stream-frames.ts";
 import type { Custody, PrekeyRotationFailed } from "../schemas/values.ts";
 import { findAgents } from "../store/agents.ts";
 import type { Fact } from "../store/facts.ts";
@@ -57,6 +58,9 @@ export const noServerKeys: ServerKeys = { open: async () => null };
 
 export type SealedPrekey<Public> = Public & { readonly privateKeyEncrypted: Uint8Array };
 
+/** Of agents that keep their own keys, those with an older signed prekey have been away for weeks: they find out by themselves when they are back. */
+const DUE_AGE_MS_MAX = 30 * DAY_MS;
+
 /** New prekeys as they are stored. */
 export interface SealedPrekeys {
   readonly signedPrekey?: SealedPrekey<SignedPrekey>;
@@ -91,13 +95,15 @@ export interface RotationDeps {
 /** One turn of the clock. `now` in ms since the epoch. Throws `Unavailable` when PostgreSQL is away. */
 export async function rotateDuePrekeys(deps: RotationDeps, now: number, signal: AbortSignal): Promise<void> {
   for await (const page of dueAgents(deps.postgres, now, signal)) {
-    await unlessAway(tellRotationDue(deps, idsOf(page, "agent")));
+    await unlessAway(tell(deps, idsOf(page, "agent"), "rotation-due"));
     await renewAll(deps, idsOf(page, "server"), now, signal, () => true);
   }
-  // Those above were seen to, or failed just now.
-  const isYoung = ({ signedCreatedAt }: StockCounts) =>
-    signedCreatedAt === null || now - signedCreatedAt < SIGNED_PREKEY_ROTATION_MS;
-  for await (const page of serverAgents(deps.postgres, signal)) await renewAll(deps, page, now, signal, isYoung);
+  // The others above were seen to, or failed just now.
+  const isLeft = ({ signedCreatedAt }: StockCounts) =>
+    signedCreatedAt === null ||
+    now - signedCreatedAt < SIGNED_PREKEY_ROTATION_MS ||
+    now - signedCreatedAt >= DUE_AGE_MS_MAX;
+  for await (const page of serverAgents(deps.postgres, signal)) await renewAll(deps, page, now, signal, isLeft);
 }
 
 /**
@@ -110,7 +116,7 @@ export async function rotateNow(deps: RotationDeps, agentId: string, now: number
   const agent = (await findAgents(deps.postgres, [agentId])).get(agentId);
   if (agent?.status !== "active") return null;
   if (agent.custody === "agent") {
-    const told = await tellRotationDue(deps, [agentId]);
+    const told = await tell(deps, [agentId], "rotate-now");
     return { outcome: "asked", connected: told.has(agentId) };
   }
   const counts = (await countStocks(deps.postgres, [agentId], now)).get(agentId);
@@ -122,11 +128,11 @@ export async function rotateNow(deps: RotationDeps, agentId: string, now: number
 }
 
 async function* dueAgents(postgres: Postgres, now: number, signal: AbortSignal): AsyncGenerator<readonly DueAgent[]> {
-  let after: DueAgent | null = null;
+  let after: Pick<DueAgent, "signedCreatedAt" | "agentId"> = { signedCreatedAt: now - DUE_AGE_MS_MAX, agentId: "" };
   while (!signal.aborted) {
     const page = await findDueAgents(postgres, { madeUntil: now - SIGNED_PREKEY_ROTATION_MS, after, limit: PAGE_MAX });
     if (page.length > 0) yield page;
-    after = page.at(-1) ?? null;
+    after = page.at(-1) ?? after;
     if (page.length < PAGE_MAX) return;
   }
 }
@@ -217,14 +223,15 @@ function sealedPrekeys({ signed, lastResort, oneTime, kem }: NewPrekeys, keys: A
 }
 
 /** Tells those of the agents that are connected. Answers whose gateway took it. Throws `Unavailable` while Redis is away. */
-async function tellRotationDue(
+async function tell(
   { presence, handover }: Pick<RotationDeps, "presence" | "handover">,
   agentIds: readonly string[],
+  kind: NoticeKind,
 ): Promise<ReadonlySet<string>> {
   const byGateway = new Map<string, NoticeEntry[]>();
   for (const [agentId, { gatewayId }] of await presence.lookup(agentIds)) {
     const notices = byGateway.get(gatewayId) ?? [];
-    notices.push({ type: "notice", agentId, kind: "rotation-due" });
+    notices.push({ type: "notice", agentId, kind });
     byGateway.set(gatewayId, notices);
   }
   const told = await Promise.all(

@@ -56,7 +56,7 @@ const serverFrame: fc.Arbitrary<ServerFrame> = fc.oneof(
   fc.record({ type: fc.constant("problem" as const), problem }),
   fc.record({
     type: fc.constant("notice" as const),
-    kind: fc.constantFrom("prekeys-low" as const, "rotation-due" as const),
+    kind: fc.constantFrom("prekeys-low" as const, "rotation-due" as const, "rotate-now" as const),
   }),
 );
 

@@ -140,8 +140,8 @@ export interface NoticeFrame {
   readonly kind: NoticeKind;
 }
 
-/** prekeys-low: few one-time prekeys are left; rotation-due: the signed prekey is older than 7 days. */
-export type NoticeKind = "prekeys-low" | "rotation-due";
+/** prekeys-low: few one-time prekeys are left; rotation-due: the signed prekey is older than 7 days; rotate-now: an operator asks for a new one. */
+export type NoticeKind = "prekeys-low" | "rotation-due" | "rotate-now";
 
 export type ServerFrame =
   | AcceptedFrame
@@ -169,7 +169,7 @@ const NOTICE = 0x88;
 const FRAME_HEAD_BYTES = 5;
 const KINDS = ["message", "retry"] as const;
 const STATUSES = ["delivered", "acknowledged", "discarded"] as const;
-const NOTICES = ["prekeys-low", "rotation-due"] as const;
+const NOTICES = ["prekeys-low", "rotation-due", "rotate-now"] as const;
 /** The codes a REFUSE may carry: all of the list, and a new one of the list is missed by the compiler here. */
 const REFUSAL_CODES: Record<ProtocolCode, true> = {
   malformed: true,

@@ -126,6 +126,8 @@ export interface PrekeyPublished extends PrekeysRemaining {
   /** How many are new. */
   readonly oneTimePrekeys: number;
   readonly kemPrekeys: number;
+  /** How many that waited are handed out no more. */
+  readonly retired: number;
   readonly publishedAt: number;
 }
 

@@ -359,7 +359,7 @@ export class Agent {
     for (const frame of frames) {
       if (frame.type === "accepted") this.#background(this.#sending.onAccepted(frame));
       if (frame.type === "rejected") this.#background(this.#sending.onRejected(frame));
-      if (frame.type === "notice") this.#upkeep.onNotice();
+      if (frame.type === "notice") this.#upkeep.onNotice(frame.kind);
     }
   }
 

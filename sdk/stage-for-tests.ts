@@ -63,9 +63,9 @@ export function useStage(): Stage {
 }
 
 /** Takes so many messages of the inbox, and acknowledges them. */
-export async function take(agent: Agent, count: number): Promise<InboxMessage[]> {
+export async function take(agent: Agent, count: number, msMax = 5_000): Promise<InboxMessage[]> {
   const taken: InboxMessage[] = [];
-  for await (const message of agent.inbox({ signal: AbortSignal.timeout(5_000) })) {
+  for await (const message of agent.inbox({ signal: AbortSignal.timeout(msMax) })) {
     taken.push(message);
     await message.ack();
     if (taken.length === count) break;

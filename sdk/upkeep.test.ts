@@ -86,6 +86,21 @@ test("an agent looks after its prekeys when the service says so", async () => {
   await until(() => account.oneTimePrekeys.length === 100 && account.kemPrekeys.length === 100);
 });
 
+test("an agent makes new prekeys when an operator asks, unless its signed prekey is younger than an hour", async () => {
+  const bob = await open("bob");
+  const account = service.account(bob.id);
+  const before = account.signedPrekey?.["id"];
+  service.send(bob.id, [{ type: "notice", kind: "rotate-now" }]);
+  const looks = () => service.requests.filter((request) => request === "GET /messaging/prekeys").length;
+  await until(() => looks() >= 2);
+  expect(account.signedPrekey?.["id"]).toBe(before);
+  await bob.close();
+  makeOlder("bob", 2 * 3_600_000);
+  await open("bob");
+  service.send(bob.id, [{ type: "notice", kind: "rotate-now" }]);
+  await until(() => account.signedPrekey?.["id"] !== before);
+});
+
 test("an upload whose answer was lost is repeated as it is, and the two stocks stay the same", async () => {
   let isLost = true;
   service.onRequest = (request) => {
@@ -198,7 +213,7 @@ test("a thousand messages without an answer: the next begins a new session, and 
   await again.send(bobId, "anew");
   expect(lastSession()).not.toBe(first);
   const bob = await open("bob");
-  expect(await take(bob, 1_003)).toHaveLength(1_003);
+  expect(await take(bob, 1_003, 40_000)).toHaveLength(1_003);
 }, 60_000);
 
 async function acquainted(): Promise<[Agent, Agent]> {
@@ -218,12 +233,10 @@ function lastSession(): string {
   return sessionOf(service.sent.at(-1)?.bytes ?? new Uint8Array(0));
 }
 
-/** As if the signed prekey of a closed agent's store had been made a week earlier. */
-function makeOlder(name: string): void {
+/** As if the signed prekey of a closed agent's store had been made earlier. */
+function makeOlder(name: string, ms = WEEK_MS): void {
   const database = new DatabaseSync(join(stage.folder, `${name}.db`));
-  const { changes } = database
-    .prepare("UPDATE prekeys SET created_at = created_at - ? WHERE kind = 'signed'")
-    .run(WEEK_MS);
+  const { changes } = database.prepare("UPDATE prekeys SET created_at = created_at - ? WHERE kind = 'signed'").run(ms);
   database.close();
   expect(changes).toBe(1);
 }

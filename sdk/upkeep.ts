@@ -9,6 +9,7 @@ import type { Identity } from "../protocol/identity.ts";
 import { forgetOldInitiations } from "../protocol/peer.ts";
 import { type DuePrekeys, duePrekeys, makePrekeys, prekeyStockDigest } from "../protocol/prekey-stock.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
+import type { NoticeKind } from "../protocol/stream-frames.ts";
 import { ServiceUnavailable } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
 import type { HeldPrekeys, Service } from "./service.ts";
@@ -26,6 +27,9 @@ const COMPARISONS_MAX = 3;
 
 /** All prekeys are replaced at most this often: a service whose word on them is never right would have the store filled up. */
 const REPLACE_MS_MIN = 60 * 60_000;
+
+/** A signed prekey is not replaced before this age because somebody asks: the service's word alone must not fill the store up. */
+const ROTATE_MS_MIN = 60 * 60_000;
 
 /** Between two runs because of notices. */
 const NOTICE_MS_MIN = 60_000;
@@ -54,6 +58,8 @@ export class Upkeep {
   /** On the monotonic clock; the last run because of a notice. */
   #noticedAt = Number.NEGATIVE_INFINITY;
   #noticeTimer: NodeJS.Timeout | null = null;
+  /** An operator asks for new prekeys, whatever the age of those there are. */
+  #mustRotate = false;
 
   constructor(ports: UpkeepPorts) {
     this.#ports = ports;
@@ -89,7 +95,8 @@ export class Upkeep {
   }
 
   /** The service says that there is something to do. Many notices are one. */
-  onNotice(): void {
+  onNotice(kind: NoticeKind): void {
+    this.#mustRotate ||= kind === "rotate-now";
     const waitMs = Math.max(0, this.#noticedAt + NOTICE_MS_MIN - performance.now());
     this.#noticeTimer ??= setTimeout(() => {
       this.#noticeTimer = null;
@@ -144,8 +151,11 @@ export class Upkeep {
       await this.#upload(true);
       onReplaced();
     } else {
-      await this.#make(duePrekeys({ ...held, signedCreatedAt: store.prekeys.signedCreatedAt() }, Date.now()));
+      const signedCreatedAt = store.prekeys.signedCreatedAt();
+      const isAsked = this.#mustRotate && Date.now() - (signedCreatedAt ?? 0) > ROTATE_MS_MIN;
+      await this.#make({ ...duePrekeys({ ...held, signedCreatedAt }, Date.now()), ...(isAsked && EVERYTHING) });
       await this.#upload(false);
+      this.#mustRotate = false;
     }
     this.#ranAt = performance.now();
   }

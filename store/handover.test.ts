@@ -29,7 +29,7 @@ const entry: fc.Arbitrary<HandoverEntry> = fc.oneof(
   fc.record({
     type: fc.constant("notice" as const),
     agentId,
-    kind: fc.constantFrom("prekeys-low" as const, "rotation-due" as const),
+    kind: fc.constantFrom("prekeys-low" as const, "rotation-due" as const, "rotate-now" as const),
   }),
 );
 

@@ -8,7 +8,7 @@
  *     0 item        lp(agent_id) ‖ u64(seq) ‖ u8(0 message, 1 retry) ‖ lp(sender_id) ‖ item_id(16) ‖ u32(length) ‖ body
  *     1 receipt     lp(agent_id) ‖ message_id(16) ‖ lp(recipient_id) ‖ u8(1 delivered, 2 acknowledged, 3 discarded) ‖ u64(at) ‖ lp(code)
  *     2 superseded  lp(agent_id) ‖ lp(connection_id)
- *     3 notice      lp(agent_id) ‖ u8(1 prekeys-low, 2 rotation-due)
+ *     3 notice      lp(agent_id) ‖ u8(1 prekeys-low, 2 rotation-due, 3 rotate-now)
  */
 import { asciiBytes, ByteReader, ByteWriter } from "../protocol/bytes.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -162,7 +162,7 @@ const supersededType = 2;
 const noticeType = 3;
 const kinds = ["message", "retry"] as const;
 const statuses = ["delivered", "acknowledged", "discarded"] as const;
-const notices = ["prekeys-low", "rotation-due"] as const;
+const notices = ["prekeys-low", "rotation-due", "rotate-now"] as const;
 
 function encodeEntry(entry: HandoverEntry): Uint8Array {
   switch (entry.type) {

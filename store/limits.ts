@@ -23,8 +23,8 @@ export interface Allowance {
 }
 
 export interface LimitsDoor {
-  /** Counts one time. What is not allowed does not make the window longer. Throws `Unavailable("redis")`. */
-  consume(limit: Limit, key: string): Promise<Allowance>;
+  /** Counts `points` times (default 1). What is not allowed does not make the window longer. Throws `Unavailable("redis")`. */
+  consume(limit: Limit, key: string, points?: number): Promise<Allowance>;
   /** Takes one time back that was counted and then did not happen. While Redis is away it is lost until the window ends; never throws. */
   giveBack(limit: Limit, key: string): Promise<void>;
 }
@@ -45,9 +45,9 @@ export function openLimits(redis: RedisDoor): LimitsDoor {
     return limiter;
   }
   return {
-    consume: (limit, key) =>
+    consume: (limit, key, points = 1) =>
       redis.ask(async (client) => {
-        const { consumedPoints, msBeforeNext } = await counted(limiterOf(client, limit).consume(key));
+        const { consumedPoints, msBeforeNext } = await counted(limiterOf(client, limit).consume(key, points));
         return { allowed: consumedPoints <= limit.points, retryAfterMs: Math.max(0, msBeforeNext) };
       }),
     giveBack: async (limit, key) => {

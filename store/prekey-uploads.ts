@@ -76,6 +76,8 @@ interface Stored {
   readonly remaining: Remaining;
   /** What was not there before. */
   readonly fresh: readonly Row[];
+  /** One-time prekeys that waited and are handed out no more. */
+  readonly retired: number;
   /** The signed prekey that was replaced. */
   readonly previousSignedId: string | null;
   /** In force now. */
@@ -91,12 +93,12 @@ async function store(client: Queryable, agentId: string, upload: PrekeyUpload, n
   const fresh = rows.filter(({ id }) => freshIds.has(id));
   const previousSignedId = await replaceOlder(client, agentId, fresh, "signed", now);
   await replaceOlder(client, agentId, fresh, "kem-last-resort", now);
-  if (upload.replace === true) await retireOthers(client, agentId, rows, now);
+  const retired = upload.replace === true ? await retireOthers(client, agentId, rows, now) : 0;
   const remaining = await countRemaining(client, agentId, now);
   refuseTooMany(remaining);
   await endDips(client, agentId, remaining);
   const lastResortId = previousSignedId === null ? null : await findLastResort(client, agentId);
-  return { custody: agent.custody, remaining, fresh, previousSignedId, lastResortId };
+  return { custody: agent.custody, remaining, fresh, retired, previousSignedId, lastResortId };
 }
 
 type KeyType = "signed" | "one-time" | "kem" | "kem-last-resort";
@@ -207,13 +209,15 @@ async function replaceOlder(
   return rows[0]?.prekey_id ?? null;
 }
 
-async function retireOthers(client: Queryable, agentId: string, kept: readonly Row[], now: number): Promise<void> {
-  await client.query({
+/** How many. */
+async function retireOthers(client: Queryable, agentId: string, kept: readonly Row[], now: number): Promise<number> {
+  const { rowCount } = await client.query({
     name: "retire-one-time-prekeys",
     text: `UPDATE messaging_prekeys SET status = 'DEPRECATED', deprecated_at = $3
            WHERE agent_id = $1 AND key_type IN ('one-time', 'kem') AND status = 'ACTIVE' AND prekey_id <> ALL ($2::uuid[])`,
     values: [agentId, kept.map(({ id }) => id), now],
   });
+  return rowCount ?? 0;
 }
 
 function refuseTooMany({ oneTimePrekeysRemaining, kemPrekeysRemaining }: Remaining): void {
@@ -247,8 +251,8 @@ async function findLastResort(client: Queryable, agentId: string): Promise<strin
 }
 
 function factsOf(facts: PrekeyFacts, agentId: string, stored: Stored, now: number): readonly Fact[] {
-  const { custody, remaining, fresh, previousSignedId, lastResortId } = stored;
-  if (fresh.length === 0) return [];
+  const { custody, remaining, fresh, retired, previousSignedId, lastResortId } = stored;
+  if (fresh.length + retired === 0) return [];
   const idOf = (keyType: KeyType) => fresh.find((row) => row.keyType === keyType)?.id ?? null;
   const count = (keyType: KeyType) => fresh.filter((row) => row.keyType === keyType).length;
   const signedPrekeyId = idOf("signed");
@@ -260,6 +264,7 @@ function factsOf(facts: PrekeyFacts, agentId: string, stored: Stored, now: numbe
     oneTimePrekeys: count("one-time"),
     kemPrekeys: count("kem"),
     ...remaining,
+    retired,
     publishedAt: now,
   });
   if (signedPrekeyId === null || previousSignedId === null) return [published];

@@ -104,7 +104,7 @@ export async function factsOfPair(db: Queryable, one: string, other: string): Pr
              SELECT f.session_id, max(f.last_at) AS newest_at FROM pair p
              CROSS JOIN LATERAL (
                SELECT session_id, last_at FROM messaging_session_facts
-               WHERE owner_id = p.owner_id AND peer_id = p.peer_id OFFSET 0) AS f
+               WHERE owner_id = p.owner_id AND peer_id = p.peer_id ORDER BY last_at DESC LIMIT $3) AS f
              GROUP BY f.session_id ORDER BY newest_at DESC, f.session_id LIMIT $3
            )
            SELECT f.* FROM newest n CROSS JOIN pair p

@@ -3,7 +3,7 @@
  * on a connection that others need.
  *
  * Promise: in the order of asking. Whoever waits behind something that was `Unavailable` is told so at once, instead of finding out after a timeout of
- * its own.
+ * its own. A queue of one name has an end: whoever finds it full is told to come back (`Unavailable` "service").
  */
 import { Unavailable } from "../protocol/refusal.ts";
 
@@ -11,21 +11,33 @@ export interface Turns {
   take<Result>(name: string, work: () => Promise<Result>): Promise<Result>;
 }
 
+/** Who waits for one name. At a few milliseconds a turn the last waits half a second; more would wait for longer than they listen. */
+const WAITING_MAX = 128;
+
+interface Queue {
+  last: Promise<unknown>;
+  length: number;
+}
+
 export function openTurns(): Turns {
-  /** The last one of each name that somebody waits for. */
-  const last = new Map<string, Promise<unknown>>();
+  const queues = new Map<string, Queue>();
   return {
-    take: (name, work) => {
-      const turn = (last.get(name) ?? Promise.resolve()).then(work, (error: unknown) => {
+    take: async (name, work) => {
+      const queue = queues.get(name) ?? { last: Promise.resolve(), length: 0 };
+      if (queue.length >= WAITING_MAX) throw new Unavailable("service");
+      const turn = queue.last.then(work, (error: unknown) => {
         if (error instanceof Unavailable) throw error;
         return work();
       });
-      last.set(name, turn);
-      const leave = () => {
-        if (last.get(name) === turn) last.delete(name);
-      };
-      void turn.then(leave, leave);
-      return turn;
+      queue.last = turn;
+      queue.length += 1;
+      queues.set(name, queue);
+      try {
+        return await turn;
+      } finally {
+        queue.length -= 1;
+        if (queue.length === 0) queues.delete(name);
+      }
     },
   };
 }

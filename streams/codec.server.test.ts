@@ -47,7 +47,7 @@ describe("the codec", () => {
     const { id, value: bytes } = events.claimed(claimed);
     expect(whole.decode(prekeyClaimed, bytes)).toEqual({ ...claimed, eventId: id });
     const ids = { signedPrekeyId: randomUUID(), lastResortKemPrekeyId: null };
-    const published = { ...ids, ...remaining, oneTimePrekeys: 1, kemPrekeys: 2, publishedAt: 9 };
+    const published = { ...ids, ...remaining, oneTimePrekeys: 1, kemPrekeys: 2, retired: 0, publishedAt: 9 };
     const rotated = { ...ids, previousSignedPrekeyId: randomUUID(), rotatedAt: 10 };
     for (const [topic, fact, said] of [
       [prekeyPublished, events.published({ agentId: "a", custody: "agent", ...published }), published],

@@ -79,6 +79,7 @@ export const samples: readonly Sample[] = [
     kemPrekeys: 0,
     oneTimePrekeysRemaining: 103,
     kemPrekeysRemaining: 0,
+    retired: 40,
     publishedAt: 10,
   }),
   sample(topics.prekeyClaimed, {

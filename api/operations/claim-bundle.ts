@@ -2,9 +2,10 @@
  * Hands out a bundle for one initiation, with one-time prekeys for as long as there are any.
  *
  * Promise: a one-time prekey is handed out once. The same request (caller and request id) is answered with the same bundle, whatever the
- * limits say, so that a lost answer costs no key. Nobody can drain an agent, or block it: one claimer gets few bundles of it, and over the
- * agent's budget bundles come without one-time prekeys, never as a refusal.
+ * limits say, so that a lost answer costs no key. Nobody can block an agent, or drain it faster than it can fill up: one claimer gets few
+ * bundles of it, and over the agent's budget bundles come without one-time prekeys, never as a refusal.
  */
+import { CommitUnknown, Unavailable } from "../../protocol/refusal.ts";
 import type { Limit, LimitsDoor } from "../../store/limits.ts";
 import type { Claim, ClaimedBundle } from "../../store/prekey-claims.ts";
 import type { FindAgents } from "../agents.ts";
@@ -63,14 +64,32 @@ async function claimAnew(deps: ClaimBundleDeps, claim: Claim): Promise<ClaimedBu
     if (earlier !== null) return earlier;
     throw new ApiRefusal("rate-limited", { retryAfterMs });
   }
-  const budget = await limits.consume(prekeyBudget, claim.targetId);
+  const budget = await limits
+    .consume(prekeyBudget, claim.targetId)
+    .catch((error) => giveBackAll(deps, pair, null, error));
   if (!budget.allowed) deps.counted("bundles_over_budget", 1);
-  const taken = await deps.takeBundle(claim, { oneTime: budget.allowed });
+  const taken = await deps
+    .takeBundle(claim, { oneTime: budget.allowed })
+    .catch((error) => giveBackAll(deps, pair, budget.allowed ? claim.targetId : null, error));
   const isNew = taken !== null && !taken.repeated;
   if (!isNew) await limits.giveBack(CLAIMS_PER_PAIR, pair);
   if (budget.allowed && !(isNew && holdsOneTime(taken))) await limits.giveBack(prekeyBudget, claim.targetId);
   if (taken === null) throw new ApiRefusal("prekeys-unavailable");
   return taken;
+}
+
+/** An outage is not counted against anybody, unless keys may have been taken. */
+async function giveBackAll(
+  { limits, prekeyBudget }: Pick<ClaimBundleDeps, "limits" | "prekeyBudget">,
+  pair: string,
+  targetId: string | null,
+  error: unknown,
+): Promise<never> {
+  if (error instanceof Unavailable && !(error instanceof CommitUnknown)) {
+    await limits.giveBack(CLAIMS_PER_PAIR, pair);
+    if (targetId !== null) await limits.giveBack(prekeyBudget, targetId);
+  }
+  throw error;
 }
 
 function holdsOneTime({ bundle: { oneTimePrekey, kemPrekey } }: ClaimedBundle): boolean {

@@ -15,12 +15,14 @@ import {
   type SignedPrekeyKind,
 } from "../../protocol/prekeys.ts";
 import { nodePrimitives } from "../../protocol/primitives/node.ts";
+import type { Limit, LimitsDoor } from "../../store/limits.ts";
 import type { Remaining } from "../../store/prekey-stock.ts";
 import { ApiRefusal } from "../problem.ts";
 
 export interface UploadPrekeysDeps {
   /** In one transaction. Throws `Refusal` `prekey-conflict`, `too-many`, `Unavailable`. */
   readonly storePrekeys: (agentId: string, prekeys: UploadPrekeysInput, now: number) => Promise<Remaining>;
+  readonly limits: LimitsDoor;
   /** ms since the epoch. */
   readonly now: () => number;
 }
@@ -37,7 +39,13 @@ export interface UploadPrekeysInput {
 const X25519_KEY_BYTES = 32;
 
 /**
- * @throws ApiRefusal `malformed`, `too-many`, `prekey-signature-invalid`; `Refusal` `prekey-conflict`, `too-many`; `Unavailable`
+ * Prekeys in an agent's uploads: what was replaced or used stays for 62 days. Ten times the needs of an agent whom two hundred strangers write to every day; the
+ * rows of one that means harm stay below a gigabyte.
+ */
+const PREKEYS_PER_DAY: Limit = { name: "prekeys", points: 10_000, seconds: 86_400 };
+
+/**
+ * @throws ApiRefusal `malformed`, `too-many`, `prekey-signature-invalid`, `rate-limited`; `Refusal` `prekey-conflict`, `too-many`; `Unavailable`
  */
 export async function uploadPrekeys(
   deps: UploadPrekeysDeps,
@@ -64,6 +72,9 @@ export async function uploadPrekeys(
   kemPrekeys.forEach((prekey, index) => {
     checkKem(`/kem_prekeys/${index}`, caller.identityKey, prekey);
   });
+  const count = 2 + oneTimePrekeys.length + kemPrekeys.length;
+  const { allowed, retryAfterMs } = await deps.limits.consume(PREKEYS_PER_DAY, caller.agentId, count);
+  if (!allowed) throw new ApiRefusal("rate-limited", { retryAfterMs });
   return deps.storePrekeys(caller.agentId, input, now);
 }
 

@@ -8,7 +8,10 @@ ALTER TABLE messaging_prekeys
 -- stored_at: our clock. A one-time prekey's age counts from here, whatever its owner's clock said when it signed created_at.
 ALTER TABLE messaging_prekeys ADD COLUMN stored_at bigint;
 UPDATE messaging_prekeys SET stored_at = created_at;
-ALTER TABLE messaging_prekeys ALTER COLUMN stored_at SET NOT NULL;
+-- The default is for processes of the version before, which do not name it.
+ALTER TABLE messaging_prekeys
+  ALTER COLUMN stored_at SET DEFAULT (extract(epoch FROM clock_timestamp()) * 1000)::bigint,
+  ALTER COLUMN stored_at SET NOT NULL;
 
 -- The next one to hand out, what is left, what was handed out last: all in the order of place.
 DROP INDEX messaging_prekeys_active;

@@ -25,6 +25,9 @@ CREATE TABLE messaging_session_facts (
 -- An agent's pages, newest first; and the only way in which old rows are found.
 CREATE INDEX messaging_session_facts_age ON messaging_session_facts (owner_id, last_at, peer_id, session_id);
 
+-- A pair's newest sessions: who sends names the sessions, and may name any number.
+CREATE INDEX messaging_session_facts_pair ON messaging_session_facts (owner_id, peer_id, last_at);
+
 DO $$
 BEGIN
   FOR i IN 0..31 LOOP

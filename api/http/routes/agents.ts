@@ -58,7 +58,7 @@ export const upload = route({
   needsRedis: true,
   request: { body: uploadPrekeysBody },
   answers: { 200: { description: "Stored", schema: uploadPrekeysAnswer } },
-  refuses: ["prekey-signature-invalid", "prekey-conflict", "too-many"],
+  refuses: ["prekey-signature-invalid", "prekey-conflict", "too-many", "rate-limited"],
   handle: async (deps, { caller, body }) => {
     const { signed_prekey: signed, last_resort_kem_prekey: lastResort } = body;
     const { one_time_prekeys: oneTime = [], kem_prekeys: kem = [] } = body;

@@ -138,11 +138,6 @@ export class Persona {
     return this.#process.store;
   }
 
-  get agent(): Agent {
-    if (this.#process === null) throw new Error("there is no process");
-    return this.#process.agent;
-  }
-
   async start(): Promise<void> {
     if (this.#process !== null) return;
     const store = Store.inMemory({ key: this.#key, contents: this.#contents });
@@ -309,12 +304,11 @@ export interface Spoken {
   readonly messageId: string;
 }
 
+/** A session, as the service saw it begin. */
 interface Begun {
-  readonly id: string;
   readonly fromId: string;
   readonly toId: string;
   readonly at: number;
-  readonly firstMessageId: string;
   readonly oneTimeId: string | null;
   readonly kemId: string | null;
   isAccepted: boolean;
@@ -334,7 +328,7 @@ export class World {
   readonly #keysUsed = new Map<string, string>();
   readonly #oneTimeUsed = new Map<string, string>();
   readonly #forged = new Set<string>();
-  /** Pairs of which one side lost state, both ways. */
+  /** Pairs of which one side lost state: what does not open between the two from then on is no fault. */
   readonly #shaken = new Set<string>();
   readonly #taken = createHash("sha256");
   #texts = 0;
@@ -361,7 +355,6 @@ export class World {
     this.service.witness = {
       onTaken: (message, messageId) => this.#onTaken(message, messageId),
       onEnded: (message) => this.#onEnded(message),
-      onClaimed: () => {},
       onRetryRequested: () => {
         this.tally.retryRequests += 1;
       },
@@ -404,19 +397,14 @@ export class World {
     from.say(to, `text ${this.#texts}`);
   }
 
-  /** One of them lost state: what does not open between the two from now on is no fault. */
-  shake(one: Persona, other: Persona): void {
-    this.#shaken.add(pairOf(one.id, other.id));
-  }
-
   async forget(one: Persona, other: Persona): Promise<void> {
     if (one === other || !one.isRunning) return;
-    this.shake(one, other);
+    this.#shaken.add(pairOf(one.id, other.id));
     await one.forget(other);
   }
 
   async rollBack(one: Persona): Promise<void> {
-    for (const other of this.personas) this.shake(one, other);
+    for (const other of this.personas) this.#shaken.add(pairOf(one.id, other.id));
     await one.rollBack();
   }
 
@@ -606,11 +594,9 @@ export class World {
     this.tally.sessions += 1;
     if (initiation.suite === 2) this.tally.suite2 += 1;
     this.#begun.set(sessionId, {
-      id: sessionId,
       fromId: senderId,
       toId: recipientId,
       at: Date.now(),
-      firstMessageId: envelope.messageId,
       oneTimeId,
       kemId,
       isAccepted: false,

@@ -537,10 +537,11 @@ export class World {
       throw new Broken("a one-time prekey is there after its use");
   }
 
-  /** What an agent did not succeed in telling the service it tells it when it looks after its prekeys next. */
+  /** What an agent did not succeed in telling the service it tells it when it looks after its prekeys next, and replaces all once an hour. */
   async #checkPrekeys(): Promise<void> {
-    if (this.personas.some((persona) => this.#prekeyFault(persona) !== null)) {
-      await this.time.run(UPKEEP_INTERVAL_MS + 60_000);
+    const end = Date.now() + PREKEYS_WRONG_MS_MAX;
+    while (Date.now() < end && this.personas.some((persona) => this.#prekeyFault(persona) !== null)) {
+      await this.time.run(UPKEEP_INTERVAL_MS);
     }
     for (const persona of this.personas) {
       const fault = this.#prekeyFault(persona);
@@ -636,6 +637,8 @@ export class World {
 }
 
 const EXCHANGES_MAX = 3;
+
+const PREKEYS_WRONG_MS_MAX = 90 * 60_000;
 
 /** Longer than an hour, in which repairs begin one session, and the service takes 60 requests for repair. */
 const REST_MS_MAX = 6 * 3_600_000;

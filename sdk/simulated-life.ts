@@ -138,11 +138,6 @@ export class Persona {
     return this.#process.store;
   }
 
-  get agent(): Agent {
-    if (this.#process === null) throw new Error("there is no process");
-    return this.#process.agent;
-  }
-
   async start(): Promise<void> {
     if (this.#process !== null) return;
     const store = Store.inMemory({ key: this.#key, contents: this.#contents });
@@ -311,12 +306,11 @@ export interface Spoken {
   readonly messageId: string;
 }
 
+/** A session, as the service saw it begin. */
 interface Begun {
-  readonly id: string;
   readonly fromId: string;
   readonly toId: string;
   readonly at: number;
-  readonly firstMessageId: string;
   readonly oneTimeId: string | null;
   readonly kemId: string | null;
   isAccepted: boolean;
@@ -336,7 +330,7 @@ export class World {
   readonly #keysUsed = new Map<string, string>();
   readonly #oneTimeUsed = new Map<string, string>();
   readonly #forged = new Set<string>();
-  /** Pairs of which one side lost state, both ways. */
+  /** Pairs of which one side lost state: what does not open between the two from then on is no fault. */
   readonly #shaken = new Set<string>();
   readonly #taken = createHash("sha256");
   #texts = 0;
@@ -363,7 +357,6 @@ export class World {
     this.service.witness = {
       onTaken: (message, messageId) => this.#onTaken(message, messageId),
       onEnded: (message) => this.#onEnded(message),
-      onClaimed: () => {},
       onRetryRequested: () => {
         this.tally.retryRequests += 1;
       },
@@ -406,19 +399,14 @@ export class World {
     from.say(to, `text ${this.#texts}`);
   }
 
-  /** One of them lost state: what does not open between the two from now on is no fault. */
-  shake(one: Persona, other: Persona): void {
-    this.#shaken.add(pairOf(one.id, other.id));
-  }
-
   async forget(one: Persona, other: Persona): Promise<void> {
     if (one === other || !one.isRunning) return;
-    this.shake(one, other);
+    this.#shaken.add(pairOf(one.id, other.id));
     await one.forget(other);
   }
 
   async rollBack(one: Persona): Promise<void> {
-    for (const other of this.personas) this.shake(one, other);
+    for (const other of this.personas) this.#shaken.add(pairOf(one.id, other.id));
     await one.rollBack();
   }
 
@@ -551,10 +539,11 @@ export class World {
       throw new Broken("a one-time prekey is there after its use");
   }
 
-  /** What an agent did not succeed in telling the service it tells it when it looks after its prekeys next. */
+  /** What an agent did not succeed in telling the service it tells it when it looks after its prekeys next, and replaces all once an hour. */
   async #checkPrekeys(): Promise<void> {
-    if (this.personas.some((persona) => this.#prekeyFault(persona) !== null)) {
-      await this.time.run(UPKEEP_INTERVAL_MS + 60_000);
+    const end = Date.now() + PREKEYS_WRONG_MS_MAX;
+    while (Date.now() < end && this.personas.some((persona) => this.#prekeyFault(persona) !== null)) {
+      await this.time.run(UPKEEP_INTERVAL_MS);
     }
     for (const persona of this.personas) {
       const fault = this.#prekeyFault(persona);
@@ -608,11 +597,9 @@ export class World {
     this.tally.sessions += 1;
     if (initiation.suite === 2) this.tally.suite2 += 1;
     this.#begun.set(sessionId, {
-      id: sessionId,
       fromId: senderId,
       toId: recipientId,
       at: Date.now(),
-      firstMessageId: envelope.messageId,
       oneTimeId,
       kemId,
       isAccepted: false,
@@ -652,6 +639,8 @@ export class World {
 }
 
 const EXCHANGES_MAX = 3;
+
+const PREKEYS_WRONG_MS_MAX = 90 * 60_000;
 
 /** Longer than an hour, in which repairs begin one session, and the service takes 60 requests for repair. */
 const REST_MS_MAX = 6 * 3_600_000;

@@ -126,8 +126,7 @@ export interface Message {
 interface Witness {
   readonly onTaken: (message: Message, messageId: string) => void;
   readonly onEnded: (message: Message) => void;
-  readonly onClaimed: (targetId: string, bundle: Bundle) => void;
-  readonly onRetryRequested: (request: RetryRequest) => void;
+  readonly onRetryRequested: () => void;
 }
 
 /** What is remembered between lives that begin alike: accounts as they are, without connections. */
@@ -137,7 +136,7 @@ export class SimulatedService {
   readonly messages = new Map<string, Message>();
   weather: Weather = CALM;
   isAway = false;
-  witness: Witness = { onTaken: nothing, onEnded: nothing, onClaimed: nothing, onRetryRequested: nothing };
+  witness: Witness = { onTaken: nothing, onEnded: nothing, onRetryRequested: nothing };
   readonly #accounts: Map<string, Account>;
   readonly #chance: Chance;
   readonly #retryTimes = new Map<string, number[]>();
@@ -263,7 +262,6 @@ export class SimulatedService {
       kemPrekey: (isOverBudget ? undefined : target.kem.shift())?.prekey ?? lastResort,
     };
     target.claims.set(name, bundle);
-    this.witness.onClaimed(targetId, bundle);
     return bundle;
   }
 
@@ -288,7 +286,7 @@ export class SimulatedService {
     if (fault !== null) throw refusal(fault, 422);
     if (this.messages.get(messageId)?.recipientId !== callerId) throw refusal("message-unknown", 404);
     this.#countRetry(`${callerId}/${senderId}`);
-    this.witness.onRetryRequested(request);
+    this.witness.onRetryRequested();
     this.put(senderId, { kind: "retry", senderId: callerId, itemId, body: jsonBytes(retryRequestToJson(request)) });
   }
 

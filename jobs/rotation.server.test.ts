@@ -254,7 +254,7 @@ test("an agent that has its keys itself is told when it is connected, and an ope
   expect(await rotateNow(deps, newIdentity().agentId, now)).toBeNull();
   expect(entries).toEqual([
     { type: "notice", agentId: connected.agentId, kind: "rotation-due" },
-    { type: "notice", agentId: young.agentId, kind: "rotation-due" },
+    { type: "notice", agentId: young.agentId, kind: "rotate-now" },
   ]);
   expect([stored, failures, await facts()]).toEqual([[], [], []]);
   close();

@@ -146,9 +146,10 @@ export class Upkeep {
     // A store that was copied back, or a service that was: what one hands out the other could not open.
     if (held === null) {
       if (!store.accounts.isReplacingDue(Date.now() - REPLACE_MS_MIN)) return;
-      await store.commit(() => store.accounts.setReplaced(Date.now()));
       await this.#make(EVERYTHING);
       await this.#upload(true);
+      // Not before: what the service did not hear of has replaced nothing.
+      await store.commit(() => store.accounts.setReplaced(Date.now()));
       onReplaced();
     } else {
       const signedCreatedAt = store.prekeys.signedCreatedAt();

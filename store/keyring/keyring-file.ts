@@ -126,6 +126,8 @@ class KeyringFile implements Keyring {
     this.id = this.#head.get()?.["id"] as string;
     this.#idBytes = uuidToBytes(this.id);
     this.#open(PROBE, PROBE_NAME).fill(0);
+    // Whoever was killed between destroying a key and overwriting the journal left it there.
+    this.#overwriteJournal();
   }
 
   create(name: KeyName): void {

@@ -43,7 +43,11 @@ const DAY_KEYS_MAX = 64;
  */
 const SEALED_LATE_MS_MAX = 3_600_000;
 
-/** Why something does not open. */
+/**
+ * Why something does not open.
+ *
+ * @public
+ */
 export type SealedCode = KeyCode | "sealed-damaged";
 
 /** Where a sealed value lies. All texts are ASCII. */

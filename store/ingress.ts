@@ -20,7 +20,11 @@ const CLOCK_AHEAD_MS_MAX = 300_000;
 /** How long what was accepted may take until it stands in the log. */
 const ACCEPTED_LATE_MS_MAX = 3_600_000;
 
-/** `epoch-gone`: its key was destroyed; `epoch-unknown`: there never was one in this keyring. */
+/**
+ * `epoch-gone`: its key was destroyed; `epoch-unknown`: there never was one in this keyring.
+ *
+ * @public
+ */
 export type IngressCode = "epoch-gone" | "epoch-unknown";
 
 export interface Ingress {

@@ -10,7 +10,7 @@ import { type KeyringCode, KeyringError } from "./keyring.ts";
 const CKR_OK = 0;
 const CKR_CRYPTOKI_ALREADY_INITIALIZED = 0x191;
 const CKR_USER_ALREADY_LOGGED_IN = 0x100;
-/** What is said of ciphertext that does not verify: by the standard, by others, and by SoftHSM. */
+/** What is said of ciphertext that does not verify: CKR_ENCRYPTED_DATA_INVALID, …_LEN_RANGE, and by SoftHSM CKR_GENERAL_ERROR. */
 const CKR_NOT_AUTHENTIC: ReadonlySet<number> = new Set([0x40, 0x41, 0x05]);
 const CKR_WRONG_HANDLE: ReadonlySet<number> = new Set([0x60, 0x82]);
 
@@ -113,7 +113,7 @@ export interface TokenSession {
   destroyKey(handle: KeyHandle): void;
   /** AES-256-GCM: the ciphertext, and behind it the tag of 16 bytes. */
   encrypt(handle: KeyHandle, iv: Uint8Array, aad: Uint8Array, plaintext: Uint8Array): Uint8Array;
-  /** Null when it does not verify. */
+  /** Null when it does not verify, or when the token says no more than that something is wrong. */
   decrypt(handle: KeyHandle, iv: Uint8Array, aad: Uint8Array, sealed: Uint8Array): Uint8Array | null;
   close(): void;
 }

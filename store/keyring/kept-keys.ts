@@ -7,7 +7,7 @@
 import type { Keyring } from "./keyring.ts";
 
 /** How often the keyring is asked whether something was destroyed: a reading of some 20 µs. */
-export const DESTRUCTION_SEEN_MS_MAX = 1_000;
+const DESTRUCTION_SEEN_MS_MAX = 1_000;
 
 /** Less, and a token is asked for the keys of a busy agent again and again; more, and a stolen image of the memory holds more of them. */
 export const KEPT_MS_MAX = 60_000;

@@ -53,7 +53,8 @@ const SCHEMA = `
 `;
 
 /**
- * Makes an empty keyring, and the first root key unless there is one.
+ * Makes an empty keyring, and the first root key unless there is one. An operator's doing, by one process: two first root keys that are made at
+ * once are two, and one of them is lost.
  *
  * @throws KeyringError `keyring-exists`, and what root keys throw
  */
@@ -84,7 +85,8 @@ export function createKeyring(path: string, roots: RootKeys): void {
 /**
  * Opens a keyring that is there. The root keys stay the caller's to close.
  *
- * @throws KeyringError `keyring-missing`, `-exposed`, `-damaged`, `-newer`; `root-missing`, `root-wrong`, and what root keys throw
+ * @throws KeyringError `keyring-missing`, `-exposed`, `-damaged`, `-newer`; `root-missing`, `root-wrong`, and what root keys throw;
+ * Unavailable when it is locked for too long
  */
 export function openKeyring(path: string, roots: RootKeys): Keyring {
   const facts = ownerOnly(path, "keyring-exposed");
@@ -96,7 +98,8 @@ export function openKeyring(path: string, roots: RootKeys): Keyring {
     return new KeyringFile(path, facts.ino, database, roots);
   } catch (error) {
     database?.close();
-    throw isDamage(error) ? new KeyringError("keyring-damaged", error) : error;
+    if (isDamage(error)) throw new KeyringError("keyring-damaged", error);
+    throw isSystemError(error) ? new Unavailable("keyring", error) : error;
   }
 }
 
@@ -126,6 +129,8 @@ class KeyringFile implements Keyring {
     this.id = this.#head.get()?.["id"] as string;
     this.#idBytes = uuidToBytes(this.id);
     this.#open(PROBE, PROBE_NAME).fill(0);
+    // Whoever was killed between destroying a key and overwriting the journal left it there.
+    this.#overwriteJournal();
   }
 
   create(name: KeyName): void {
@@ -321,7 +326,7 @@ function isSystemError(error: unknown): boolean {
   return code === "ERR_SQLITE_ERROR" || typeof errno === "number";
 }
 
-/** Two that make a keyring at once: one does. */
+/** Never in the place of a file that came there in the meantime. */
 function link(draft: string, path: string): void {
   try {
     linkSync(draft, path);

@@ -157,6 +157,19 @@ describe.each<[string, () => RootKeys]>([
     expect(found(wrapped)).toBe(1);
   });
 
+  test("what a process that was killed left in the journal is gone after the next opening", () => {
+    const keyring = made(roots());
+    keyring.create(master("alice"));
+    const wrapped = wrappedKeys();
+    const database = new DatabaseSync(path());
+    database.exec("PRAGMA journal_mode = PERSIST; PRAGMA secure_delete = ON");
+    database.exec("UPDATE keys SET root = 0, wrapped = NULL WHERE name = 'alice'");
+    database.close();
+    expect(found(wrapped)).toBe(2);
+    expect(codeOf(() => open(roots()).unwrap(master("alice")))).toBe("key-destroyed");
+    expect(found(wrapped)).toBe(1);
+  });
+
   test("after a rotation every key is what it was, and a copy made before opens nothing, the destroyed least of all", () => {
     const keyring = made(roots());
     const other = open(roots());

@@ -57,7 +57,13 @@ class TokenRoots implements RootKeys {
   unwrap(version: number, wrapped: Uint8Array, place: Uint8Array): Uint8Array {
     if (wrapped.length !== WRAP_NONCE_BYTES + KEY_BYTES + WRAP_TAG_BYTES) throw new KeyringError("root-wrong");
     const [nonce, sealed] = [wrapped.slice(0, WRAP_NONCE_BYTES), wrapped.slice(WRAP_NONCE_BYTES)];
-    const key = this.#withRoot(version, (handle) => this.#session.decrypt(handle, nonce, place, sealed));
+    const attempt = () => this.#withRoot(version, (handle) => this.#session.decrypt(handle, nonce, place, sealed));
+    let key = attempt();
+    if (key === null) {
+      // Not every token tells a ciphertext that does not verify from a session that is broken.
+      this.#reopen();
+      key = attempt();
+    }
     if (key === null) throw new KeyringError("root-wrong");
     return key;
   }
@@ -118,10 +124,14 @@ class TokenRoots implements RootKeys {
       return work();
     } catch (error) {
       if (!(error instanceof KeyringError) || error.code !== "token-fault") throw error;
-      this.#session.close();
-      this.#session = this.#cryptoki.open(this.#options.tokenLabel, this.#options.pin);
-      this.#roots = this.#find();
+      this.#reopen();
       return work();
     }
+  }
+
+  #reopen(): void {
+    this.#session.close();
+    this.#session = this.#cryptoki.open(this.#options.tokenLabel, this.#options.pin);
+    this.#roots = this.#find();
   }
 }

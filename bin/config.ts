@@ -83,6 +83,8 @@ export interface Config {
   readonly prekeyBudgetPerHour: number;
   readonly logLevel: string;
   readonly failpoint: string | undefined;
+  /** Undefined: this process holds no keys, and server custody is off where it matters. */
+  readonly keyring: KeyringConfig | undefined;
 }
 
 /** What an operator's command needs to ask the service. */
@@ -128,6 +130,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     prekeyBudgetPerHour: values.SEALPOST_PREKEY_BUDGET_PER_HOUR,
     logLevel: values.SEALPOST_LOG_LEVEL,
     failpoint: values.SEALPOST_FAILPOINT,
+    keyring: env["SEALPOST_KEYRING_FILE"] === undefined ? undefined : readKeyringConfig(env),
   };
 }
 

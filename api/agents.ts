@@ -11,6 +11,8 @@ export interface Agent {
   /** Ed25519, 32 bytes; checked when it was registered. */
   readonly identityKey: Uint8Array;
   readonly custody: Custody;
+  /** Of server custody: the Ed25519 key that signs its calls, 32 bytes, checked as well; else null. */
+  readonly accessKey: Uint8Array | null;
   readonly status: "active" | "suspended" | "revoked";
   /** ms since the epoch. */
   readonly createdAt: number;

@@ -1,5 +1,5 @@
 /**
- * Who calls: HTTP Message Signatures (RFC 9421) by the agent's own key, for every request and for the stream's upgrade.
+ * Who calls: HTTP Message Signatures (RFC 9421) by the agent's own key (of server custody: its access key), for every request and for the stream's upgrade.
  *
  * Promise: `authenticate` answers only for a request that was signed, within the last five minutes and for this service, by the
  * key of a registered, active agent, over method, authority, path, query and body, and that was not seen before.
@@ -10,6 +10,7 @@ import { encodeBase64Url } from "../protocol/base64url.ts";
 import { agentIdOf, checkIdentityKey, isAgentId } from "../protocol/identity.ts";
 import { nodePrimitives } from "../protocol/primitives/node.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import type { Custody } from "../schemas/values.ts";
 import type { Agent, FindAgents } from "./agents.ts";
 import { checkContentDigest } from "./content-digest.ts";
 import {
@@ -48,7 +49,9 @@ export interface Caller {
 
 /** A caller, with what else its signature proved. */
 export interface Authenticated extends Caller {
+  /** When it registers: the key that is registered. */
   readonly identityKey: Uint8Array;
+  readonly custody: Custody;
   /** Unique per agent for as long as the request could be replayed. */
   readonly nonce: string;
 }
@@ -67,7 +70,7 @@ const NONCE_LENGTH_MAX = 128;
 
 const COMPONENTS = ["@method", "@authority", "@path", "@query"];
 
-/** Keys stay valid for ever under their id, which is their digest; imported they cost some 1 KB each. */
+/** By their bytes; imported they cost some 1 KB each. */
 const KEY_OBJECTS_MAX = 10_000;
 const keyObjects = new Map<string, KeyObject>();
 
@@ -81,15 +84,22 @@ export async function authenticate(deps: AuthDeps, request: SignedRequest): Prom
   const parameters = await verified(deps, request, async (keyid) => {
     agent = (await deps.findAgents([keyid])).get(keyid);
     if (agent === undefined) throw new ApiRefusal("agent-unknown", { field: "keyid" });
-    return agent.identityKey;
+    return signingKeyOf(agent);
   });
   if (agent === undefined) throw new Error("a signature was verified without a key");
   if (agent.status !== "active") throw new ApiRefusal("agent-suspended");
-  return { agentId: agent.agentId, identityKey: agent.identityKey, nonce: parameters.nonce };
+  return { agentId: agent.agentId, identityKey: agent.identityKey, custody: agent.custody, nonce: parameters.nonce };
+}
+
+/** An agent's own key; where the service holds that, the key it gave when it was registered. */
+function signingKeyOf({ custody, identityKey, accessKey }: Agent): Uint8Array {
+  if (custody === "agent") return identityKey;
+  if (accessKey === null) throw new Error("an agent of server custody has an access key");
+  return accessKey;
 }
 
 /**
- * The agent that a registration makes: the request is signed by the very key it registers.
+ * Who registers: the request is signed by the very key it registers, and its key id is that key's thumbprint. `member` holds the key.
  *
  * @throws ApiRefusal with a 401 code, or `identity-key-invalid`.
  */
@@ -97,20 +107,22 @@ export async function authenticateRegistration(
   deps: AuthDeps,
   request: SignedRequest,
   identityKey: Uint8Array,
+  member: "identity_key" | "access_key" = "identity_key",
 ): Promise<Authenticated> {
-  checkKeyToRegister(identityKey);
+  checkKeyToRegister(identityKey, member);
   const agentId = agentIdOf(nodePrimitives, identityKey);
   const parameters = await verified(deps, request, async (keyid) => {
     if (keyid !== agentId) {
       throw new ApiRefusal("signature-invalid", {
         field: "keyid",
-        detail: "keyid is not the agent id of /identity_key",
-        fix: "Register your own key: keyid is the RFC 7638 thumbprint of identity_key, and that key signs the request.",
+        detail: `keyid is not the thumbprint of /${member}`,
+        fix: `Register your own key: keyid is the RFC 7638 thumbprint of ${member}, and that key signs the request.`,
       });
     }
     return identityKey;
   });
-  return { agentId, identityKey, nonce: parameters.nonce };
+  const custody = member === "access_key" ? "server" : "agent";
+  return { agentId, identityKey, custody, nonce: parameters.nonce };
 }
 
 /** Refuses what is certainly not signed, before its body is read. */
@@ -130,7 +142,7 @@ async function verified(
         detail: "keyid is not an agent id (43 characters of base64url)",
       });
     }
-    const key = keyObjectOf(keyid, await keyOf(keyid));
+    const key = keyObjectOf(await keyOf(keyid));
     return (data, signature) => verify(null, data, key, signature);
   });
   const digest = header(request, "content-digest");
@@ -156,24 +168,24 @@ async function rememberNonce(deps: AuthDeps, { keyid, nonce, created, expires }:
   if (answer === "sign-again") throw new ApiRefusal("sign-again", { field: "created" });
 }
 
-function checkKeyToRegister(identityKey: Uint8Array): void {
+function checkKeyToRegister(identityKey: Uint8Array, member: string): void {
   try {
     checkIdentityKey(identityKey);
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    throw new ApiRefusal("identity-key-invalid", { field: "/identity_key" });
+    throw new ApiRefusal("identity-key-invalid", { field: `/${member}` });
   }
 }
 
-function keyObjectOf(agentId: string, identityKey: Uint8Array): KeyObject {
-  const known = keyObjects.get(agentId);
+function keyObjectOf(publicKey: Uint8Array): KeyObject {
+  const x = encodeBase64Url(publicKey);
+  const known = keyObjects.get(x);
   if (known !== undefined) return known;
-  const x = encodeBase64Url(identityKey);
   const key = createPublicKey({ key: { kty: "OKP", crv: "Ed25519", x }, format: "jwk" });
   for (const oldest of keyObjects.keys()) {
     if (keyObjects.size < KEY_OBJECTS_MAX) break;
     keyObjects.delete(oldest);
   }
-  keyObjects.set(agentId, key);
+  keyObjects.set(x, key);
   return key;
 }

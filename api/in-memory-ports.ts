@@ -73,6 +73,7 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
     counted: (counter, by) => counts.set(counter, (counts.get(counter) ?? 0) + by),
     onBug: (error) => bugs.push(error),
     publicAuthority: undefined,
+    custody: null,
     opsToken: "in-memory-token-of-the-operators",
     rotatePrekeys: async (agentId) => {
       need("postgres");
@@ -95,10 +96,11 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
         return "fresh";
       },
     },
-    storeAgent: async ({ agentId, identityKey, custody, now, fact }) => {
+    storeAgent: async ({ agentId, identityKey, custody, held, now, fact }) => {
       need("postgres");
       if (agents.has(agentId)) return { created: false };
-      agents.set(agentId, { agentId, identityKey, custody, status: "active", createdAt: now });
+      const accessKey = held?.accessKey ?? null;
+      agents.set(agentId, { agentId, identityKey, custody, accessKey, status: "active", createdAt: now });
       appended.push(fact);
       return { created: true };
     },

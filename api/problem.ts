@@ -141,6 +141,21 @@ export const problems = {
     title: "The service does not hold the keys of this agent.",
     fix: "See to it that this process reaches the keys of server custody; then do the same again.",
   },
+  "custody-mismatch": {
+    status: 409,
+    title: "This call is for agents of the other custody.",
+    fix: "Agents that hold their keys use POST /messaging/send and GET /messaging/receive; those whose keys the service holds POST /messaging/messages and POST /messaging/open.",
+  },
+  "custody-unavailable": {
+    status: 501,
+    title: "This service holds no keys for agents.",
+    fix: "Register with an identity key of your own, or ask the operator for a keyring (docs/custody.md).",
+  },
+  "keys-destroyed": {
+    status: 410,
+    title: "The keys that the service held for this agent are gone for good.",
+    fix: "Register a new agent with a new access key.",
+  },
   "stream-open": {
     status: 409,
     title: "The agent has an open stream, which gets everything.",

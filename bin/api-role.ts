@@ -17,6 +17,7 @@ import { openDigests } from "../store/digests.ts";
 import { openHandover } from "../store/handover.ts";
 import { openLimits } from "../store/limits.ts";
 import { itemsBySeq, readMailbox } from "../store/mailbox.ts";
+import { openMessageDays } from "../store/message-days.ts";
 import { findMessages } from "../store/messages.ts";
 import { type NoncesDoor, openNonces } from "../store/nonces.ts";
 import { openPairFacts } from "../store/pair-facts.ts";
@@ -36,6 +37,7 @@ import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { prekeyEvents } from "../streams/prekey-events.ts";
 import { openProducer, type Producer } from "../streams/producer.ts";
 import type { Config } from "./config.ts";
+import { custodyDoor, openHeldKeys, serverKeysOf } from "./custody.ts";
 import { factOf } from "./facts.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Role } from "./role.ts";
@@ -54,6 +56,7 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
   const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-api", log });
   const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
   const postgres = openPostgres(config.postgresUrl, { applicationName: "sealpost-api" });
+  const dayMaker = openPostgres(config.postgresUrl, { applicationName: "sealpost-api-days", connectionsMax: 1 });
   const redis = openRedis(config.redisUrl);
   const items = openProducer({ kafka, log });
   const receipts = openProducer({ kafka, log, lingerMs: RECEIPTS_LINGER_MS });
@@ -87,7 +90,8 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     metrics.streams.set(connections);
     metrics.answersDropped.set(answersDropped);
   });
-  const rotation = joinRotation({ codec, postgres, redis, metrics, log });
+  const held = await openHeldKeys(config);
+  const rotation = joinRotation({ codec, postgres, redis, keys: serverKeysOf(held, postgres), metrics, log });
   const prekeys = { facts: prekeyEvents(codec, API_SOURCE), bundles: openBundles(redis, postgres), turns: openTurns() };
   const deps: HttpDeps = {
     ...shared,
@@ -105,6 +109,7 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
     findMessages: (keys) => findMessages(postgres, keys),
     factsOfPair: openPairFacts(postgres, redis).ofPair,
     factsOfOwner: (ownerId, after, limit) => factsOfOwner(postgres, ownerId, after, limit),
+    custody: held === null ? null : custodyDoor(held, { postgres, days: openMessageDays(dayMaker), rotation }),
     opsToken: config.opsToken,
     rotatePrekeys: (agentId) => {
       log.info({ agentId }, "an operator asks for a rotation of prekeys");
@@ -125,7 +130,8 @@ export async function startApi(config: Config, metrics: Metrics, log: pino.Logge
       await Promise.all([gateway.drain(), http.close()]);
       await Promise.all([items.close(), receipts.close()]);
       redis.close();
-      await Promise.all([kafka.close(), postgres.close()]);
+      held?.close();
+      await Promise.all([kafka.close(), postgres.close(), dayMaker.close()]);
     },
   };
 }

@@ -2,6 +2,7 @@
  * The environment, read once and checked: nothing else in the project looks at it.
  */
 import { z } from "zod";
+import type { TokenOptions } from "../store/keyring/token-roots.ts";
 
 const port = z.coerce.number().int().min(0).max(65_535);
 
@@ -30,6 +31,44 @@ const environment = z.object({
   SEALPOST_FAILPOINT: z.string().optional(),
 });
 
+const keyring = z
+  .object({
+    /** The keyring of server custody; the same for all processes that hold keys. */
+    SEALPOST_KEYRING_FILE: z.string().min(1),
+    /** The root keys in a file, on another volume; or else in a PKCS#11 token, by the four variables below. */
+    SEALPOST_KEYRING_ROOT_FILE: z.string().min(1).optional(),
+    /** Path of the token vendor's shared library. */
+    SEALPOST_PKCS11_MODULE: z.string().min(1).optional(),
+    SEALPOST_PKCS11_TOKEN: z.string().min(1).optional(),
+    SEALPOST_PKCS11_PIN: z.string().min(1).optional(),
+    SEALPOST_PKCS11_KEY_LABEL: z.string().min(1).default("sealpost-root"),
+  })
+  .transform((values, context): KeyringConfig => {
+    const file = values.SEALPOST_KEYRING_FILE;
+    const rootFile = values.SEALPOST_KEYRING_ROOT_FILE;
+    const [modulePath, tokenLabel, pin] = [
+      values.SEALPOST_PKCS11_MODULE,
+      values.SEALPOST_PKCS11_TOKEN,
+      values.SEALPOST_PKCS11_PIN,
+    ];
+    if (rootFile !== undefined && modulePath === undefined) return { file, root: { file: rootFile } };
+    if (rootFile === undefined && modulePath !== undefined && tokenLabel !== undefined && pin !== undefined) {
+      return { file, root: { modulePath, tokenLabel, pin, keyLabel: values.SEALPOST_PKCS11_KEY_LABEL } };
+    }
+    context.addIssue({
+      code: "custom",
+      path: ["SEALPOST_KEYRING_ROOT_FILE"],
+      message: "either this, or SEALPOST_PKCS11_MODULE, _TOKEN and _PIN",
+    });
+    return z.NEVER;
+  });
+
+/** Where the keyring lies, and where the root keys that it is wrapped under. */
+export interface KeyringConfig {
+  readonly file: string;
+  readonly root: { readonly file: string } | TokenOptions;
+}
+
 export interface Config {
   readonly kafkaBrokers: readonly string[];
   readonly registryUrl: string;
@@ -44,6 +83,8 @@ export interface Config {
   readonly prekeyBudgetPerHour: number;
   readonly logLevel: string;
   readonly failpoint: string | undefined;
+  /** Undefined: this process holds no keys, and server custody is off where it matters. */
+  readonly keyring: KeyringConfig | undefined;
 }
 
 /** What an operator's command needs to ask the service. */
@@ -74,14 +115,7 @@ function linesOf({ issues }: z.ZodError): string {
  * @throws Error with one line per variable that is missing or wrong, and what would be right.
  */
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
-  const parsed = environment.safeParse(env);
-  if (!parsed.success) {
-    throw new Error(
-      `The environment is incomplete:\n${linesOf(parsed.error)}\n` +
-        "`npm run stack` starts the four servers and prints lines to copy; docs/configuration.md explains each variable.",
-    );
-  }
-  const values = parsed.data;
+  const values = parse(environment, env);
   return {
     kafkaBrokers: values.SEALPOST_KAFKA_BROKERS.split(","),
     registryUrl: values.SEALPOST_REGISTRY_URL,
@@ -96,5 +130,20 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     prekeyBudgetPerHour: values.SEALPOST_PREKEY_BUDGET_PER_HOUR,
     logLevel: values.SEALPOST_LOG_LEVEL,
     failpoint: values.SEALPOST_FAILPOINT,
+    keyring: env["SEALPOST_KEYRING_FILE"] === undefined ? undefined : readKeyringConfig(env),
   };
+}
+
+/** What the processes that hold keys need to know. Throws as `readConfig` does. */
+export function readKeyringConfig(env: NodeJS.ProcessEnv = process.env): KeyringConfig {
+  return parse(keyring, env);
+}
+
+function parse<Values>(schema: z.ZodType<Values>, env: NodeJS.ProcessEnv): Values {
+  const parsed = schema.safeParse(env);
+  if (parsed.success) return parsed.data;
+  throw new Error(
+    `The environment is incomplete:\n${linesOf(parsed.error)}\n` +
+      "`npm run stack` starts the four servers and prints lines to copy; docs/configuration.md explains each variable.",
+  );
 }

@@ -3,6 +3,7 @@
  */
 import type pino from "pino";
 import { acks } from "../consumers/acks/acks.ts";
+import { encryption } from "../consumers/encryption/encryption.ts";
 import { queuing } from "../consumers/queuing/queuing.ts";
 import { receipts } from "../consumers/receipts/receipts.ts";
 import { routing } from "../consumers/routing/routing.ts";
@@ -22,6 +23,7 @@ import { openKafka } from "../streams/kafka.ts";
 import { openProducer } from "../streams/producer.ts";
 import { type Runner, runConsumer, runPlainConsumer } from "../streams/runner.ts";
 import type { Config } from "./config.ts";
+import { claimsOf, openHeldKeys } from "./custody.ts";
 import { failpoints } from "./failpoints.ts";
 import { type Metrics, runnerMetrics } from "./metrics.ts";
 import type { Role } from "./role.ts";
@@ -50,6 +52,41 @@ export function startAcks(context: PartContext): Promise<Role> {
 
 export function startSessions(context: PartContext): Promise<Role> {
   return startStateful(context, sessions);
+}
+
+/** Without a keyring it does nothing: what is to be encrypted waits in the log for a process that can. */
+export async function startEncryption(context: PartContext): Promise<Role> {
+  const { config, metrics, log } = context;
+  const held = await openHeldKeys(config);
+  if (held === null) {
+    log.info("server custody is off in this process: it has no keyring");
+    return { stop: async () => undefined };
+  }
+  const redis = openRedis(config.redisUrl);
+  // Claims have transactions of their own, beside the step's.
+  const postgres = openPostgres(config.postgresUrl, {
+    applicationName: "sealpost-encryption-claims",
+    connectionsMax: POOL_CONNECTIONS_MAX,
+  });
+  const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
+  const { prekeyBudgetPerHour } = config;
+  const consumer = encryption({
+    keys: held.keys,
+    ingress: held.ingress,
+    claim: claimsOf({ codec, postgres, redis, prekeyBudgetPerHour }),
+    observeSeconds: (seconds) => metrics.encryption.observe(seconds),
+    now: Date.now,
+  });
+  const role = await startStateful(context, consumer);
+  return {
+    ...role,
+    stop: async () => {
+      await role.stop();
+      redis.close();
+      held.close();
+      await postgres.close();
+    },
+  };
 }
 
 export async function startRouting(context: PartContext): Promise<Role> {

@@ -16,6 +16,7 @@ import { openRedis, type RedisDoor } from "../store/redis.ts";
 import { type ScheduledJob, startSchedule } from "../store/schedule.ts";
 import { openCodec } from "../streams/codec.ts";
 import type { PartContext } from "./consumer-role.ts";
+import { openHeldKeys, serverKeysOf } from "./custody.ts";
 import type { Metrics } from "./metrics.ts";
 import type { Role } from "./role.ts";
 import { joinRotation } from "./rotation.ts";
@@ -33,7 +34,8 @@ export async function startJobs({ config, log, metrics }: PartContext): Promise<
     applicationName: "sealpost-jobs",
     connectionsMax: POOL_CONNECTIONS_MAX,
   });
-  const rotation = joinRotation({ codec, postgres, redis, metrics, log });
+  const held = await openHeldKeys(config);
+  const rotation = joinRotation({ codec, postgres, redis, keys: serverKeysOf(held, postgres), metrics, log });
   const schedule = startSchedule(
     config.postgresUrl,
     jobsOn(postgres, redis, rotation).map((job) => byDatabaseClock(postgres, job)),
@@ -45,6 +47,7 @@ export async function startJobs({ config, log, metrics }: PartContext): Promise<
     stop: async () => {
       await schedule.stop();
       redis.close();
+      held?.close();
       await postgres.close();
     },
   };

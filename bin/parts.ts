@@ -5,6 +5,7 @@ import { startApi } from "./api-role.ts";
 import {
   type PartContext,
   startAcks,
+  startEncryption,
   startQueuing,
   startReceipts,
   startRelay,
@@ -16,6 +17,7 @@ import type { Role } from "./role.ts";
 
 const parts = {
   api: ({ config, metrics, log }: PartContext) => startApi(config, metrics, log),
+  encryption: startEncryption,
   queuing: startQueuing,
   routing: startRouting,
   acks: startAcks,

@@ -2,7 +2,7 @@
  * The rotation of prekeys, joined with what it needs: for the clock, and for operators.
  */
 import type pino from "pino";
-import { noServerKeys, type RotationDeps } from "../jobs/rotation.ts";
+import type { RotationDeps, ServerKeys } from "../jobs/rotation.ts";
 import { openHandover } from "../store/handover.ts";
 import type { Postgres } from "../store/postgres.ts";
 import { openBundles } from "../store/prekey-bundles.ts";
@@ -21,15 +21,16 @@ export interface RotationParts {
   readonly codec: Codec;
   readonly postgres: Postgres;
   readonly redis: RedisDoor;
+  readonly keys: ServerKeys;
   readonly metrics: Metrics;
   readonly log: pino.Logger;
 }
 
-export function joinRotation({ codec, postgres, redis, metrics, log }: RotationParts): RotationDeps {
+export function joinRotation({ codec, postgres, redis, keys, metrics, log }: RotationParts): RotationDeps {
   const uploads = { facts: prekeyEvents(codec, SOURCE), bundles: openBundles(redis, postgres) };
   return {
     postgres,
-    keys: noServerKeys,
+    keys,
     storePrekeys: (agentId, prekeys, now) => uploadPrekeys(postgres, uploads, agentId, prekeys, now),
     presence: openPresence(redis),
     handover: openHandover(redis),

@@ -1,5 +1,5 @@
 /**
- * Keeps the days of `messaging_messages`: three made ahead, so that midnight is no event, and those that nobody may ask for dropped.
+ * Keeps the days of what is remembered of messages: three made ahead, so that midnight is no event, and those that nobody may ask for dropped.
  */
 import { dayOf, dropOldMessageDays, ensureMessageDays } from "../store/message-days.ts";
 import type { Postgres } from "../store/postgres.ts";

@@ -53,7 +53,7 @@ export interface AgentKeys {
   seal(prekeyId: string, privateKey: Uint8Array): Uint8Array;
 }
 
-/** No agent of server custody can exist yet. */
+/** Of a service without a keyring. */
 export const noServerKeys: ServerKeys = { open: async () => null };
 
 export type SealedPrekey<Public> = Public & { readonly privateKeyEncrypted: Uint8Array };
@@ -125,6 +125,20 @@ export async function rotateNow(deps: RotationDeps, agentId: string, now: number
   if (renewed.outcome === "failed") return renewed;
   if (renewed.signedPrekeyId === null) throw new Error("a rotation made no signed prekey");
   return { outcome: "rotated", signedPrekeyId: renewed.signedPrekeyId };
+}
+
+/**
+ * What a registration asks for: an agent of server custody has what is due of its prekeys, at once.
+ *
+ * @throws Unavailable: the clock, or the same call again, makes up for it
+ */
+export async function renewNow(deps: RotationDeps, agentId: string, now: number): Promise<void> {
+  const counts = (await countStocks(deps.postgres, [agentId], now)).get(agentId);
+  if (counts === undefined) throw new Error("an agent was not counted");
+  const due = duePrekeys(counts, now);
+  if (!due.rotation && due.oneTime === 0 && due.kem === 0) return;
+  const { outcome } = await renew(deps, agentId, due, now);
+  if (outcome === "failed") throw new Unavailable("keyring");
 }
 
 async function* dueAgents(postgres: Postgres, now: number, signal: AbortSignal): AsyncGenerator<readonly DueAgent[]> {

@@ -169,6 +169,11 @@ export function sealRekeyAnswer(
   return sealIn(primitives, me, peer, session, { messageId, contentType: REKEY_CONTENT_TYPE, body: EMPTY }, clock);
 }
 
+/** Has nothing been sent in this session since the peer's chain began, so that a rekey it asked for is still to be answered? */
+export function isRekeyAnswerOwed(peer: Peer, sessionId: Uint8Array): boolean {
+  return findSession(peer, sessionId)?.ratchet.sending?.counter === 0;
+}
+
 /**
  * Opens an envelope of this peer: steps 2 to 7 of §7. Its shape has been checked by the decoder it came from, and that it is
  * no duplicate by the caller, who remembers what was delivered.

@@ -21,6 +21,23 @@ export interface MessageEncrypted {
   readonly body: Uint8Array;
 }
 
+export type CommandKind = "message" | "rekey";
+
+/** `message.send.v1`: a command to the encryption tier. Key: senderId:recipientId. */
+export interface MessageSend {
+  readonly kind: CommandKind;
+  readonly messageId: string;
+  readonly senderId: string;
+  readonly recipientId: string;
+  /** The padded frame, sealed (protocol/ingress.ts); empty for `rekey`. */
+  readonly sealed: Uint8Array;
+  /** 32 bytes (store/custody/command-macs.ts); empty for `rekey`. */
+  readonly hmac: Uint8Array;
+  /** 16 bytes for `rekey`, empty for `message`. */
+  readonly sessionId: Uint8Array;
+  readonly sentAt: number;
+}
+
 /** `message.queued.v1`: a mailbox item that is stored. Key: recipientId. */
 export interface MessageQueued extends MessageEncrypted {
   readonly seq: number;

@@ -10,12 +10,12 @@ import { makeMessageId } from "../protocol/message-id.ts";
 import { openEnvelope, type PrekeyLookup, planRepair } from "../protocol/peer.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { type ProtocolCode, Refusal } from "../protocol/refusal.ts";
+import { splitRepairParameter } from "../protocol/repair-parameter.ts";
 import { isRepairable, makeRetryRequest, type RetryRequest, retryRequestFromJson } from "../protocol/retry-request.ts";
 import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import type { ItemFrame } from "../protocol/stream-frames.ts";
 import { decodeUtf8 } from "../protocol/utf8.ts";
 import { jitter } from "./patience.ts";
-import { splitRepairParameter } from "./repair-parameter.ts";
 import type { ReceivedMessage } from "./store/inbox.ts";
 import type { Store } from "./store/store.ts";
 

@@ -23,12 +23,12 @@ import {
 import type { Bundle } from "../protocol/prekeys.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { Refusal } from "../protocol/refusal.ts";
+import { REPAIR_PARAMETER_BYTES, splitRepairParameter, withRepairParameter } from "../protocol/repair-parameter.ts";
 import type { RetryRequest } from "../protocol/retry-request.ts";
 import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import { encodeUtf8 } from "../protocol/utf8.ts";
 import { SendRejected, ServiceRefused, ServiceUnavailable } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
-import { REPAIR_PARAMETER_BYTES, splitRepairParameter, withRepairParameter } from "./repair-parameter.ts";
 import type { Service } from "./service.ts";
 import type { Content } from "./store/content.ts";
 import type { RepairOf } from "./store/outbox.ts";

@@ -6,7 +6,7 @@
  * once and never again.
  *
  * Called inside the step's transaction. The only writer of `messaging_messages` rows after queuing made them, and of
- * `messaging_mailbox_ends`; deletes from `messaging_queue`, and sets aside there.
+ * `messaging_mailbox_ends`; deletes from `messaging_queue`, and sets aside there; deletes the opened content of what has ended from `messaging_opened`.
  */
 import type { Custody, Outcome } from "../schemas/values.ts";
 import type { Queryable } from "./postgres.ts";
@@ -87,6 +87,10 @@ export async function settle<Item extends Change>(
              DELETE FROM messaging_queue q USING input i
              WHERE q.recipient_id = i.recipient_id AND q.sender_id = i.sender_id AND q.item_id = i.item_id AND i.outcome IS NOT NULL
              RETURNING q.recipient_id, octet_length(q.body) AS bytes
+           ), forgotten AS (
+             UPDATE messaging_opened o SET content = NULL FROM input i
+             WHERE o.recipient_id = i.recipient_id AND o.sender_id = i.sender_id AND o.message_id = i.item_id
+               AND i.outcome IS NOT NULL AND o.content IS NOT NULL
            ), ends AS (
              INSERT INTO messaging_mailbox_ends AS e (recipient_id, ended_items, ended_bytes)
              SELECT recipient_id, count(*), sum(bytes) FROM gone GROUP BY recipient_id ORDER BY recipient_id

@@ -14,6 +14,8 @@ export interface Agent {
   /** Ed25519, 32 bytes. */
   readonly identityKey: Uint8Array;
   readonly custody: Custody;
+  /** Of server custody: the Ed25519 key that signs the agent's calls, 32 bytes; else null. */
+  readonly accessKey: Uint8Array | null;
   readonly status: AgentStatus;
   /** ms since the epoch. */
   readonly createdAt: number;
@@ -23,6 +25,8 @@ export interface Registration {
   readonly agentId: string;
   readonly identityKey: Uint8Array;
   readonly custody: Custody;
+  /** Of server custody only. */
+  readonly held?: { readonly accessKey: Uint8Array; readonly identitySealed: Uint8Array };
   /** ms since the epoch. */
   readonly now: number;
   /** `agent.changed.v1`, encoded. */
@@ -32,15 +36,22 @@ export interface Registration {
 /**
  * Registers an agent; a repetition changes nothing, whatever it says.
  *
- * @returns whether the agent is new. The caller has checked that the id is the thumbprint of the key.
+ * @returns whether the agent is new: neither its id nor its access key is taken. The caller has checked that the id is the thumbprint of the key.
  */
 export function registerAgent(postgres: Postgres, registration: Registration): Promise<{ created: boolean }> {
   return inTransaction(postgres, async (client) => {
     const { rowCount } = await client.query({
       name: "register-agent",
-      text: `INSERT INTO messaging_agents (agent_id, identity_key, custody, created_at) VALUES ($1, $2, $3, $4)
-             ON CONFLICT (agent_id) DO NOTHING`,
-      values: [registration.agentId, registration.identityKey, registration.custody, registration.now],
+      text: `INSERT INTO messaging_agents (agent_id, identity_key, custody, created_at, access_key, identity_sealed)
+             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+      values: [
+        registration.agentId,
+        registration.identityKey,
+        registration.custody,
+        registration.now,
+        registration.held?.accessKey ?? null,
+        registration.held?.identitySealed ?? null,
+      ],
     });
     if (rowCount === 0) return { created: false };
     await addFact(client, registration.fact);
@@ -67,16 +78,42 @@ export async function lockAgent(client: Queryable, agentId: string): Promise<{ r
 export async function findAgents(db: Queryable, agentIds: readonly string[]): Promise<ReadonlyMap<string, Agent>> {
   const { rows } = await db.query<AgentRow>({
     name: "find-agents",
-    text: `SELECT agent_id, identity_key, custody, status, created_at FROM messaging_agents WHERE agent_id = ANY($1)`,
+    text: `SELECT agent_id, identity_key, custody, access_key, status, created_at FROM messaging_agents WHERE agent_id = ANY($1)`,
     values: [agentIds],
   });
   return new Map(rows.map((row) => [row.agent_id, agentOf(row)]));
+}
+
+/** The agent of server custody whose calls this key signs, or null. */
+export async function findAgentOfAccessKey(db: Queryable, accessKey: Uint8Array): Promise<Agent | null> {
+  const { rows } = await db.query<AgentRow>({
+    name: "find-agent-of-access-key",
+    text: `SELECT agent_id, identity_key, custody, access_key, status, created_at FROM messaging_agents WHERE access_key = $1`,
+    values: [accessKey],
+  });
+  const [row] = rows;
+  return row === undefined ? null : agentOf(row);
+}
+
+/** The sealed seeds of those of these agents that are of server custody. */
+export async function findSealedIdentities(
+  db: Queryable,
+  agentIds: readonly string[],
+): Promise<ReadonlyMap<string, Uint8Array>> {
+  if (agentIds.length === 0) return new Map();
+  const { rows } = await db.query<{ agent_id: string; identity_sealed: Uint8Array }>({
+    name: "find-sealed-identities",
+    text: `SELECT agent_id, identity_sealed FROM messaging_agents WHERE agent_id = ANY($1) AND identity_sealed IS NOT NULL`,
+    values: [agentIds],
+  });
+  return new Map(rows.map((row) => [row.agent_id, row.identity_sealed]));
 }
 
 interface AgentRow {
   readonly agent_id: string;
   readonly identity_key: Uint8Array;
   readonly custody: Custody;
+  readonly access_key: Uint8Array | null;
   readonly status: AgentStatus;
   readonly created_at: number;
 }
@@ -86,6 +123,7 @@ function agentOf(row: AgentRow): Agent {
     agentId: row.agent_id,
     identityKey: row.identity_key,
     custody: row.custody,
+    accessKey: row.access_key,
     status: row.status,
     createdAt: row.created_at,
   };

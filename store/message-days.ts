@@ -1,9 +1,13 @@
 /**
- * The daily partitions of `messaging_messages`: a day is a UTC day of the time in the UUIDv7.
+ * The daily partitions of the tables that remember messages: a day is a UTC day of the time in the UUIDv7.
  *
  * Promises: a day that is asked for exists afterwards; days are dropped whole, never row by row, and without making anybody wait.
  */
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
+
+/** Each has a `message_id` to part by. */
+const TABLES = ["messaging_messages", "messaging_commands", "messaging_opened"] as const;
+type Table = (typeof TABLES)[number];
 
 const dayMs = 24 * 60 * 60 * 1000;
 
@@ -40,34 +44,43 @@ export function dayOf(time: number): number {
 export function ensureMessageDays(postgres: Postgres, days: readonly number[]): Promise<void> {
   return inTransaction(postgres, async (client) => {
     await client.query({ text: "SELECT pg_advisory_xact_lock($1)", values: [makerLock] });
-    const present = new Set((await partitions(client)).map(({ day }) => day));
-    for (const day of days) {
-      if (present.has(day)) continue;
-      // Attaching, unlike creating in place, lets readers and writers of the other days go on. A row is updated twice at most:
-      // a quarter of each page is left for that.
-      await client.query({
-        text: `CREATE TABLE ${nameOf(day)} (LIKE messaging_messages INCLUDING DEFAULTS INCLUDING CONSTRAINTS)
-               WITH (fillfactor = 75)`,
-      });
-      await client.query({
-        text: `ALTER TABLE messaging_messages ATTACH PARTITION ${nameOf(day)}
-               FOR VALUES FROM ('${firstIdOf(day)}') TO ('${firstIdOf(day + 1)}')`,
-      });
-    }
+    for (const table of TABLES) await ensureDaysOf(client, table, days);
   });
+}
+
+async function ensureDaysOf(client: Queryable, table: Table, days: readonly number[]): Promise<void> {
+  const present = new Set((await partitions(client, table)).map(({ day }) => day));
+  for (const day of days) {
+    if (present.has(day)) continue;
+    // Attaching, unlike creating in place, lets readers and writers of the other days go on. A row is updated twice at most:
+    // a quarter of each page is left for that.
+    await client.query({
+      text: `CREATE TABLE ${nameOf(table, day)} (LIKE ${table} INCLUDING DEFAULTS INCLUDING CONSTRAINTS INCLUDING STORAGE)
+             WITH (fillfactor = 75)`,
+    });
+    await client.query({
+      text: `ALTER TABLE ${table} ATTACH PARTITION ${nameOf(table, day)}
+             FOR VALUES FROM ('${firstIdOf(day)}') TO ('${firstIdOf(day + 1)}')`,
+    });
+  }
 }
 
 /** Drops what is older than `keptDays`. Returns how many days. */
 export async function dropOldMessageDays(postgres: Postgres, now: number): Promise<number> {
-  const old = (await partitions(postgres)).filter(({ day }) => day < dayOf(now) - keptDays);
-  for (const { day, halfDetached } of old) {
-    // An earlier attempt that was cut short is brought to its end first; both wait for readers instead of locking them out.
-    await postgres.query({
-      text: `ALTER TABLE messaging_messages DETACH PARTITION ${nameOf(day)} ${halfDetached ? "FINALIZE" : "CONCURRENTLY"}`,
-    });
-    await postgres.query({ text: `DROP TABLE ${nameOf(day)}` });
+  const dropped = new Set<number>();
+  for (const table of TABLES) {
+    const old = (await partitions(postgres, table)).filter(({ day }) => day < dayOf(now) - keptDays);
+    for (const { day, halfDetached } of old) {
+      const name = nameOf(table, day);
+      // An earlier attempt that was cut short is brought to its end first; both wait for readers instead of locking them out.
+      await postgres.query({
+        text: `ALTER TABLE ${table} DETACH PARTITION ${name} ${halfDetached ? "FINALIZE" : "CONCURRENTLY"}`,
+      });
+      await postgres.query({ text: `DROP TABLE ${name}` });
+      dropped.add(day);
+    }
   }
-  return old.length;
+  return dropped.size;
 }
 
 interface Partition {
@@ -75,16 +88,16 @@ interface Partition {
   readonly halfDetached: boolean;
 }
 
-async function partitions(db: Queryable): Promise<readonly Partition[]> {
+async function partitions(db: Queryable, table: Table): Promise<readonly Partition[]> {
   const { rows } = await db.query<{ name: string; pending: boolean }>({
     text: `SELECT c.relname AS name, i.inhdetachpending AS pending FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-           WHERE i.inhparent = 'messaging_messages'::regclass ORDER BY c.relname`,
+           WHERE i.inhparent = '${table}'::regclass ORDER BY c.relname`,
   });
   return rows.map(({ name, pending }) => ({ day: dayOfName(name), halfDetached: pending }));
 }
 
-function nameOf(day: number): string {
-  return `messaging_messages_${new Date(day * dayMs).toISOString().slice(0, 10).replaceAll("-", "")}`;
+function nameOf(table: Table, day: number): string {
+  return `${table}_${new Date(day * dayMs).toISOString().slice(0, 10).replaceAll("-", "")}`;
 }
 
 function dayOfName(name: string): number {

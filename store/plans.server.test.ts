@@ -1,9 +1,12 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DAY_MS } from "../protocol/limits.ts";
-import { openSampleDatabase, placeAll, sampleAgentId, sampleArrival } from "../tests/messaging.ts";
+import { openSampleDatabase, placeAll, sampleAgentId, sampleArrival, sampleItemId } from "../tests/messaging.ts";
 import { insertAgents, insertPrekeys } from "../tests/stocked-agents.ts";
 import { settle } from "./acks.ts";
+import { findCommands, writeCommands } from "./custody/commands.ts";
+import { findOpened, writeOpened } from "./custody/opened.ts";
+import { findStates, lockStates, writeStates } from "./custody/states.ts";
 import { readMailbox } from "./mailbox.ts";
 import { dayOf, ensureMessageDays, openMessageDays } from "./message-days.ts";
 import { findMessages } from "./messages.ts";
@@ -187,5 +190,57 @@ test("agents whose prekeys are due are found by index, the oldest first, and cou
       nodes.filter((node) => node["Node Type"] === "Sort" && name === "find-due-agents"),
       name,
     ).toEqual([]);
+  }
+});
+
+test("what is asked for server custody is looked up, in one partition for each row", async () => {
+  const pairs = Array.from({ length: 3_000 }, () => ({ ownerId: sampleAgentId(), peerId: sampleAgentId() }));
+  const some = pairs.slice(0, 20);
+  const days = openMessageDays(postgres);
+  const hmac = randomBytes(32);
+  const commands = pairs.map(({ ownerId }, n) => {
+    return {
+      senderId: ownerId,
+      messageId: sampleItemId(Date.now() - (n % 7) * DAY_MS),
+      hmac,
+      envelope: randomBytes(200),
+    };
+  });
+  const [recipientId] = [sampleAgentId()];
+  const opened = commands.map(({ senderId, messageId }) => {
+    return { senderId, messageId, outcome: "content" as const, content: randomBytes(50) };
+  });
+  await inTransaction(postgres, async (client) => {
+    await lockStates(client, pairs, { areThere: false });
+    await writeCommands(client, days, commands);
+    await writeOpened(client, days, recipientId, opened);
+  });
+  await postgres.query({ text: "ANALYZE messaging_sessions, messaging_commands, messaging_opened" });
+  const plans = await plansOf(async (client) => {
+    await findStates(client, some);
+    const states = await lockStates(client, some, { areThere: true });
+    await writeStates(
+      client,
+      states.map(({ ownerId, peerId, version }) => ({ ownerId, peerId, readVersion: version, state: randomBytes(9) })),
+    );
+    await findCommands(client, commands.slice(0, 20));
+    await findOpened(client, recipientId, opened.slice(0, 20));
+  });
+  expect([...plans.keys()]).toEqual([
+    "find-ratchet-states",
+    "lock-ratchet-states",
+    "write-ratchet-states",
+    "find-commands",
+    "find-opened",
+  ]);
+  for (const [name, nodes] of plans) {
+    const scans = tableScans(nodes).filter((node) => node["Relation Name"]?.startsWith("messaging_") === true);
+    expect(scans.length, name).toBeGreaterThan(0);
+    expect(
+      scans.filter((node) => node["Node Type"] === "Seq Scan").map((node) => node["Relation Name"]),
+      name,
+    ).toEqual([]);
+    const looks = scans.reduce((sum, { "Actual Loops": loops = 0 }) => sum + loops, 0);
+    expect(looks, name).toBeLessThanOrEqual(some.length);
   }
 });

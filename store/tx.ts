@@ -2,7 +2,11 @@
  * What a consumer's step may do in the database: all of it in the step's transaction, on its connection.
  */
 import { type Change, settle, type Turned } from "./acks.ts";
+import { findSealedIdentities } from "./agents.ts";
+import { type DoneCommand, findCommands, writeCommands } from "./custody/commands.ts";
+import { findStates, lockStates, type NewState, type Pair, type StoredState, writeStates } from "./custody/states.ts";
 import { openMessageDays } from "./message-days.ts";
+import type { MessageKey } from "./messages.ts";
 import type { Postgres, Queryable } from "./postgres.ts";
 import { type Arrival, type Placed, place } from "./queuing.ts";
 import { findFacts, type SessionFacts, type SessionKey, writeFacts } from "./session-facts.ts";
@@ -22,6 +26,19 @@ export interface Tx {
     /** One for each session. */
     write(facts: readonly SessionFacts[]): Promise<void>;
   };
+  /** Of agents whose keys the service holds. */
+  readonly custody: {
+    /** `store/custody/commands.ts`: those that are done, in any order. */
+    findCommands(keys: readonly MessageKey[]): Promise<readonly DoneCommand[]>;
+    writeCommands(commands: readonly DoneCommand[]): Promise<void>;
+    /** `store/agents.ts`: sealed seeds by agent id. */
+    findIdentities(agentIds: readonly string[]): Promise<ReadonlyMap<string, Uint8Array>>;
+    /** `store/custody/states.ts`: those that are there, without a lock. */
+    findStates(pairs: readonly Pair[]): Promise<readonly StoredState[]>;
+    /** One for each of the pairs, locked. */
+    lockStates(pairs: readonly Pair[], seen: { readonly areThere: boolean }): Promise<readonly StoredState[]>;
+    writeStates(states: readonly NewState[]): Promise<void>;
+  };
 }
 
 /**
@@ -35,5 +52,13 @@ export function stepTx(postgres: Postgres): (client: Queryable) => Tx {
     queuing: { place: (arrivals) => place(client, days, arrivals) },
     acks: { settle: (changes) => settle(client, changes) },
     sessions: { find: (keys) => findFacts(client, keys), write: (facts) => writeFacts(client, facts) },
+    custody: {
+      findCommands: (keys) => findCommands(client, keys),
+      writeCommands: (commands) => writeCommands(client, days, commands),
+      findIdentities: (agentIds) => findSealedIdentities(client, agentIds),
+      findStates: (pairs) => findStates(client, pairs),
+      lockStates: (pairs, seen) => lockStates(client, pairs, seen),
+      writeStates: (states) => writeStates(client, states),
+    },
   });
 }

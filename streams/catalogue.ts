@@ -11,6 +11,7 @@ import type {
   MessageEncrypted,
   MessageQueued,
   MessageReceipt,
+  MessageSend,
   PrekeyClaimed,
   PrekeyLow,
   PrekeyPublished,
@@ -28,6 +29,14 @@ const messageBytesMax = 1_048_588;
 
 const recipient = "recipient_id: a mailbox's items stay in order";
 const agent = "agent_id: an agent's facts stay in order";
+
+export const messageSend: Topic<MessageSend> = {
+  name: "message.send.v1",
+  key: "sender_id:recipient_id: what an agent says to a peer stays in order",
+  retention: { trimmedAfterMs: 3 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
 
 export const messageEncrypted: Topic<MessageEncrypted> = {
   name: "message.encrypted.v1",
@@ -142,6 +151,7 @@ export const sessionInitialized: Topic<SessionInitialized> = {
 };
 
 export const catalogue: readonly Topic<unknown>[] = [
+  messageSend,
   messageEncrypted,
   messageQueued,
   messageReceipt,

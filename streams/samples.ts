@@ -37,6 +37,16 @@ function sample<T>(topic: Topic<T>, value: T): Sample {
 }
 
 export const samples: readonly Sample[] = [
+  sample(topics.messageSend, {
+    kind: "message",
+    messageId: itemId,
+    senderId: agent,
+    recipientId: other,
+    sealed: body,
+    hmac: new Uint8Array(32).fill(6),
+    sessionId: new Uint8Array(0),
+    sentAt: 4,
+  }),
   sample(topics.messageEncrypted, item),
   sample(topics.messageQueued, {
     ...item,

@@ -8,12 +8,15 @@ import pino from "pino";
 import { type ServiceOptions, type ServiceProcess, startService } from "../bin/service-process.ts";
 import { type Stack, startStack } from "../infra/local/stack.ts";
 import { Agent } from "../sdk/agent.ts";
+import type { Keyring } from "../store/keyring/keyring.ts";
+import { createKeyring, openKeyring } from "../store/keyring/keyring-file.ts";
+import { openRootFile } from "../store/keyring/root-file.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { type ReadRecord, readTopic } from "../streams/read-topic.ts";
 import type { Topic } from "../streams/topic.ts";
 
-export const consumerParts = ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
+export const consumerParts = ["encryption", "queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
 
 export interface House {
   readonly stack: Stack;
@@ -21,6 +24,8 @@ export interface House {
   readonly folder: string;
   readonly kafka: KafkaDoor;
   readonly codec: Codec;
+  /** The keyring of all its processes; the caller's to close. */
+  openKeyring(): Keyring;
   /** Every service process that was started. */
   readonly services: readonly ServiceProcess[];
   start(options: ServiceOptions): Promise<ServiceProcess>;
@@ -34,6 +39,11 @@ export interface House {
 export async function openHouse(): Promise<House> {
   const stack = await startStack({ env: withoutServers(process.env), ephemeral: true });
   const folder = await mkdtemp(path.join(tmpdir(), "sealpost-house-"));
+  const keyring = {
+    SEALPOST_KEYRING_FILE: path.join(folder, "keyring"),
+    SEALPOST_KEYRING_ROOT_FILE: path.join(folder, "root"),
+  };
+  createKeyring(keyring.SEALPOST_KEYRING_FILE, openRootFile(keyring.SEALPOST_KEYRING_ROOT_FILE));
   const services: ServiceProcess[] = [];
   const agents = new Set<Agent>();
   const log = pino({ level: "silent" });
@@ -44,9 +54,10 @@ export async function openHouse(): Promise<House> {
     folder,
     kafka,
     codec,
+    openKeyring: () => openKeyring(keyring.SEALPOST_KEYRING_FILE, openRootFile(keyring.SEALPOST_KEYRING_ROOT_FILE)),
     services,
     start: async (options) => {
-      const service = await startService(stack.urls, options);
+      const service = await startService(stack.urls, { ...options, env: { ...keyring, ...options.env } });
       services.push(service);
       return service;
     },

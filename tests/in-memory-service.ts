@@ -59,7 +59,14 @@ export function addAgent(
   { agentId, signing }: Identity,
   status: "active" | "suspended" = "active",
 ) {
-  ports.agents.set(agentId, { agentId, identityKey: signing.publicKey, custody: "agent", status, createdAt: 1 });
+  ports.agents.set(agentId, {
+    agentId,
+    identityKey: signing.publicKey,
+    custody: "agent",
+    accessKey: null,
+    status,
+    createdAt: 1,
+  });
 }
 
 /** An envelope with random contents: the service cannot tell it from a real one. */

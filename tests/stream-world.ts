@@ -67,6 +67,7 @@ export class World implements GatewayDeps {
       agentId,
       identityKey: signing.publicKey,
       custody: "agent",
+      accessKey: null,
       status: "active",
       createdAt: 0,
     });

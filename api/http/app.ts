@@ -126,15 +126,15 @@ async function authenticated(
       return { caller: await authenticate(deps, facts), body };
     case "key-in-body": {
       const checked = body();
-      const { identity_key: key } = checked;
-      const identityKey = decodeBase64Url(String(key));
-      if (identityKey === null) throw new Error("the schema let a key through that is not base64url");
-      return { caller: await authenticateRegistration(deps, facts, identityKey), body: () => checked };
+      const member = checked["custody"] === "server" ? "access_key" : "identity_key";
+      const key = decodeBase64Url(String(checked[member]));
+      if (key === null) throw new Error("the schema let a key through that is not base64url");
+      return { caller: await authenticateRegistration(deps, facts, key, member), body: () => checked };
     }
   }
 }
 
-const nobody: Authenticated = { agentId: "", identityKey: new Uint8Array(), nonce: "" };
+const nobody: Authenticated = { agentId: "", identityKey: new Uint8Array(), custody: "agent", nonce: "" };
 
 function queryOf(route: Route, target: string): Record<string, unknown> {
   const mark = target.indexOf("?");

@@ -57,6 +57,7 @@ test("registering makes an agent once, and tells the world once", async () => {
     agent_id: carol.agentId,
     identity_key: keyOf(carol),
     custody: "agent",
+    readable_by: "agent",
     status: "active",
     created_at: expect.stringMatching(/Z$/),
   });
@@ -87,7 +88,7 @@ test("a key that is no point of prime order is not registered", async () => {
   const short = await service.post(carol, "/messaging/agents", { identity_key: "AAAA" });
   expect(short.problem).toMatchObject({ status: 400, code: "malformed", field: "/identity_key" });
   const server = await service.post(carol, "/messaging/agents", { identity_key: keyOf(carol), custody: "server" });
-  expect(server.problem).toMatchObject({ status: 400, code: "malformed", field: "/custody" });
+  expect(server.problem).toMatchObject({ status: 400, code: "malformed", field: "/access_key" });
 });
 
 test("what is sent is appended as its canonical bytes, under an id that a repeat would have, too", async () => {

@@ -7,6 +7,7 @@ import type { AuthDeps, Authenticated } from "../auth.ts";
 import type { AcknowledgeDeps, ResolveSeqsDeps } from "../operations/acknowledge.ts";
 import type { ClaimBundleDeps } from "../operations/claim-bundle.ts";
 import type { MessageStatusDeps } from "../operations/message-status.ts";
+import type { OpenMessagesDeps } from "../operations/open-messages.ts";
 import type { OwnPrekeysDeps } from "../operations/own-prekeys.ts";
 import type { ReceiveDeps } from "../operations/receive.ts";
 import type { RegisterAgentDeps } from "../operations/register-agent.ts";
@@ -14,6 +15,7 @@ import type { ReportDeliveredDeps } from "../operations/report-delivered.ts";
 import type { RequestRetryDeps } from "../operations/request-retry.ts";
 import type { RotateAgentDeps } from "../operations/rotate-agent.ts";
 import type { SendDeps } from "../operations/send.ts";
+import type { SendMessagesDeps } from "../operations/send-messages.ts";
 import type { PairSessionsDeps, SentSessionsDeps } from "../operations/session-facts.ts";
 import type { UploadPrekeysDeps } from "../operations/upload-prekeys.ts";
 import type { ProblemCode } from "../problem.ts";
@@ -35,7 +37,9 @@ export interface HttpDeps
     PairSessionsDeps,
     SentSessionsDeps,
     RequestRetryDeps,
-    RotateAgentDeps {
+    RotateAgentDeps,
+    SendMessagesDeps,
+    OpenMessagesDeps {
   /** What operators prove themselves with; undefined: there are no calls for operators. */
   readonly opsToken: string | undefined;
   /** `host[:port]` that clients sign as `@authority`; undefined: the Host header is believed. */

@@ -1,6 +1,7 @@
 /** Everything that is served, in the order of the documents. */
 import type { Route } from "./route.ts";
 import { claimByGet, claimByPost, own, register, upload } from "./routes/agents.ts";
+import { open, sendPlain } from "./routes/custody.ts";
 import { answerItems, poll } from "./routes/mailbox.ts";
 import { manyStatuses, oneStatus } from "./routes/messages.ts";
 import { live, metrics, ready, stream } from "./routes/operations.ts";
@@ -15,6 +16,8 @@ export const routes: readonly Route[] = [
   claimByGet,
   claimByPost,
   sendEnvelopes,
+  sendPlain,
+  open,
   poll,
   answerItems,
   oneStatus,

@@ -14,8 +14,10 @@ import { parseTimestamp } from "../../protocol/timestamp.ts";
 import { isUuid } from "../../protocol/uuid.ts";
 import { ANSWERS_MAX } from "../operations/acknowledge.ts";
 import { STATUS_MESSAGES_MAX } from "../operations/message-status.ts";
+import { OPEN_MESSAGES_MAX } from "../operations/open-messages.ts";
 import { RECEIVE_ITEMS_MAX } from "../operations/receive.ts";
 import { SEND_ENVELOPES_MAX } from "../operations/send.ts";
+import { SEND_MESSAGES_MAX } from "../operations/send-messages.ts";
 import { type ProblemCode, problemCodes } from "../problem.ts";
 
 const exampleAgent = "Zk1xv0Tn3oY3rW1mZ8v1Rk3eFhQx0mC5s2b7uJ4dN6A";
@@ -41,6 +43,14 @@ function base64url(bytes: number) {
 
 /** Of any length: the envelope's codec decodes it anyway, once is enough. */
 const longBase64url = z.string().regex(/^[A-Za-z0-9_-]*$/, { error: "not base64url without padding" });
+
+/** The platform's codec, a hundred times as fast as ours: what it spells the same is the one right spelling. */
+const contentBase64url = longBase64url.refine((text) => Buffer.from(text, "base64url").toString("base64url") === text, {
+  error: "not base64url without padding",
+});
+
+/** Longer ones name no type; the protocol's own limit is 65,535 bytes. */
+const CONTENT_TYPE_LENGTH_MAX = 1_000;
 
 function textLength(bytes: number): number {
   return Math.ceil((bytes * 4) / 3);
@@ -119,8 +129,25 @@ export const envelope = z
 
 export const registerBody = z
   .strictObject({
-    identity_key: identityKey,
-    custody: z.literal("agent").optional().describe("Who holds the keys; so far only the agent itself"),
+    identity_key: identityKey.optional().describe("Of an agent that holds its keys; the key that signs this call"),
+    access_key: identityKey
+      .optional()
+      .describe("Instead of identity_key, with custody server: the key that signs this and all later calls"),
+    custody: z
+      .enum(["agent", "server"])
+      .optional()
+      .describe(
+        "Who holds the keys: the agent itself (default), or the service, whose operator can then read its messages",
+      ),
+  })
+  .superRefine(({ identity_key: identity, access_key: access, custody }, { addIssue }) => {
+    const [needed, other] = custody === "server" ? [access, identity] : [identity, access];
+    const [neededName, otherName] =
+      custody === "server" ? ["access_key", "identity_key"] : ["identity_key", "access_key"];
+    if (needed === undefined) addIssue({ code: "custom", path: [neededName], message: "this member is missing" });
+    if (other !== undefined) {
+      addIssue({ code: "custom", path: [otherName], message: "this member is for agents of the other custody" });
+    }
   })
   .meta({ id: "Registration", example: { identity_key: exampleKey } });
 
@@ -129,6 +156,9 @@ export const agentAnswer = z
     agent_id: agentId,
     identity_key: identityKey,
     custody: z.enum(["agent", "server"]),
+    readable_by: z
+      .enum(["agent", "agent-and-operator"])
+      .describe("Who can read the agent's messages: with custody server whoever runs the encryption tier can, too"),
     status: z.enum(["active", "suspended", "revoked"]),
     created_at: timestamp,
   })
@@ -330,6 +360,75 @@ export const acknowledgeAnswer = z
     accepted: z.int().min(0).describe("Answers taken; an item named by seq that no longer waits is not counted"),
   })
   .meta({ id: "Acknowledged" });
+
+export const sendMessagesBody = z
+  .strictObject({
+    messages: z
+      .array(
+        z
+          .strictObject({
+            message_id: messageId,
+            recipient_id: agentId,
+            content_type: z.string().min(1).max(CONTENT_TYPE_LENGTH_MAX).describe("Such as text/plain; charset=utf-8"),
+            body: contentBase64url.describe(
+              "base64url without padding; with its type and padding at most 65,536 bytes",
+            ),
+          })
+          .meta({ id: "PlainMessage" }),
+      )
+      .min(1)
+      .max(SEND_MESSAGES_MAX),
+  })
+  .meta({
+    id: "PlainMessages",
+    example: {
+      messages: [
+        {
+          message_id: exampleId,
+          recipient_id: exampleAgent,
+          content_type: "text/plain; charset=utf-8",
+          body: "aGVsbG8",
+        },
+      ],
+    },
+  });
+
+export const openBody = z
+  .strictObject({
+    after: z
+      .string()
+      .regex(/^(0|[1-9]\d{0,15})$/, { error: "not the cursor of an answer" })
+      .optional()
+      .describe("The cursor of the answer before; left out to start at the beginning"),
+    limit: z.int().min(1).max(OPEN_MESSAGES_MAX).optional().describe(`Default ${OPEN_MESSAGES_MAX}`),
+  })
+  .meta({ id: "Opening", example: {} });
+
+export const openAnswer = z
+  .strictObject({
+    messages: z
+      .array(
+        z
+          .strictObject({
+            seq,
+            message_id: messageId,
+            sender_id: agentId,
+            content_type: z.string(),
+            body: longBase64url,
+            sent_at: timestamp.describe("By the sender's clock"),
+          })
+          .meta({ id: "OpenedMessage" }),
+      )
+      .describe("By seq"),
+    failed: z
+      .array(
+        z.strictObject({ seq, message_id: messageId, sender_id: agentId, code: z.string() }).meta({ id: "NotOpened" }),
+      )
+      .describe("They stay in the mailbox"),
+    cursor: z.string(),
+    last_seq: z.int().min(0),
+  })
+  .meta({ id: "Opened" });
 
 export const messagePath = z.strictObject({ id: messageId });
 

@@ -17,6 +17,8 @@ export interface RegisterAgentDeps {
     readonly agentId: string;
     readonly identityKey: Uint8Array;
     readonly custody: Custody;
+    /** Of server custody. */
+    readonly held?: { readonly accessKey: Uint8Array; readonly identitySealed: Uint8Array };
     readonly now: number;
     readonly fact: NewEvent<AgentChanged>;
   }) => Promise<{ readonly created: boolean }>;
@@ -41,13 +43,15 @@ export async function registerAgent(
     now,
     fact: registered(agentId, custody, now),
   });
-  if (created) return { agent: { agentId, identityKey, custody, status: "active", createdAt: now }, created };
+  if (created)
+    return { agent: { agentId, identityKey, custody, accessKey: null, status: "active", createdAt: now }, created };
   const agent = (await deps.findAgents([agentId])).get(agentId);
   if (agent === undefined) throw new Error("an agent that exists was not found");
   return { agent, created };
 }
 
-function registered(agentId: string, custody: Custody, now: number): NewEvent<AgentChanged> {
+/** `agent.changed.v1` of a new agent. */
+export function registered(agentId: string, custody: Custody, now: number): NewEvent<AgentChanged> {
   const eventId = randomUUID();
   return {
     topic: agentChanged,

@@ -87,7 +87,9 @@ export async function checkSend(deps: SendDeps, caller: Caller, bodies: readonly
     ),
   ]);
   // A stream lives longer than the check of its signature.
-  if (agents.get(caller.agentId)?.status !== "active") throw new ApiRefusal("agent-suspended");
+  const sender = agents.get(caller.agentId);
+  if (sender?.status !== "active") throw new ApiRefusal("agent-suspended");
+  if (sender.custody !== "agent") throw new ApiRefusal("custody-mismatch");
 
   const known = new Map<string, Uint8Array>();
   whole.forEach(({ envelope }, n) => {

@@ -15,6 +15,7 @@ import {
   type SignedPrekeyKind,
 } from "../../protocol/prekeys.ts";
 import { nodePrimitives } from "../../protocol/primitives/node.ts";
+import type { Custody } from "../../schemas/values.ts";
 import type { Limit, LimitsDoor } from "../../store/limits.ts";
 import type { Remaining } from "../../store/prekey-stock.ts";
 import { ApiRefusal } from "../problem.ts";
@@ -45,13 +46,15 @@ const X25519_KEY_BYTES = 32;
 const PREKEYS_PER_DAY: Limit = { name: "prekeys", points: 10_000, seconds: 86_400 };
 
 /**
- * @throws ApiRefusal `malformed`, `too-many`, `prekey-signature-invalid`, `rate-limited`; `Refusal` `prekey-conflict`, `too-many`; `Unavailable`
+ * @throws ApiRefusal `custody-mismatch`, `malformed`, `too-many`, `prekey-signature-invalid`, `rate-limited`; `Refusal` `prekey-conflict`, `too-many`; `Unavailable`
  */
 export async function uploadPrekeys(
   deps: UploadPrekeysDeps,
-  caller: { readonly agentId: string; readonly identityKey: Uint8Array },
+  caller: { readonly agentId: string; readonly identityKey: Uint8Array; readonly custody: Custody },
   input: UploadPrekeysInput,
 ): Promise<Remaining> {
+  // Nobody could open what is begun with a prekey whose private half the service does not have.
+  if (caller.custody !== "agent") throw new ApiRefusal("custody-mismatch");
   const now = deps.now();
   const { signedPrekey, lastResortKemPrekey, oneTimePrekeys, kemPrekeys } = input;
   checkCount("/one_time_prekeys", oneTimePrekeys);

@@ -22,6 +22,14 @@ function facts() {
   const tx: Tx = {
     queuing: { place: unused },
     acks: { settle: unused },
+    custody: {
+      findCommands: unused,
+      writeCommands: unused,
+      findIdentities: unused,
+      findStates: unused,
+      lockStates: unused,
+      writeStates: unused,
+    },
     sessions: {
       find: async (keys) => keys.flatMap((key) => rows.get(nameOf(key)) ?? []),
       write: async (changed) => {

@@ -5,6 +5,7 @@ import { formatTimestamp, parseTimestamp } from "../../../protocol/timestamp.ts"
 import { claimBundle } from "../../operations/claim-bundle.ts";
 import { ownPrekeys } from "../../operations/own-prekeys.ts";
 import { registerAgent } from "../../operations/register-agent.ts";
+import { registerHeldAgent } from "../../operations/register-held-agent.ts";
 import { uploadPrekeys } from "../../operations/upload-prekeys.ts";
 import { ApiRefusal } from "../../problem.ts";
 import { type HttpDeps, type Reply, type Request, route } from "../route.ts";
@@ -23,7 +24,8 @@ export const register = route({
   path: "/messaging/agents",
   operationId: "registerAgent",
   summary: "Register an agent",
-  description: "Signed by the very key it registers; keyid is that key's thumbprint. Again changes nothing.",
+  description:
+    "Signed by the very key it registers; keyid is that key's thumbprint. Again changes nothing. With custody server the service makes and holds the agent's keys, and its operator can read the agent's messages: later calls are signed by the access key with the answered agent_id as keyid.",
   signedBy: "key-in-body",
   needsRedis: true,
   request: { body: registerBody },
@@ -31,15 +33,19 @@ export const register = route({
     201: { description: "Registered", schema: agentAnswer },
     200: { description: "It was registered already", schema: agentAnswer },
   },
-  refuses: ["identity-key-invalid"],
+  refuses: ["identity-key-invalid", "custody-unavailable"],
   handle: async (deps, { caller, body }) => {
-    const { agent, created } = await registerAgent(deps, caller, { custody: body.custody ?? "agent" });
+    const { agent, created } =
+      body.custody === "server"
+        ? await registerHeldAgent(deps, caller.identityKey)
+        : await registerAgent(deps, caller, { custody: "agent" });
     return {
       status: created ? 201 : 200,
       json: {
         agent_id: agent.agentId,
         identity_key: encodeBase64Url(agent.identityKey),
         custody: agent.custody,
+        readable_by: agent.custody === "agent" ? "agent" : "agent-and-operator",
         status: agent.status,
         created_at: formatTimestamp(agent.createdAt),
       },
@@ -58,7 +64,7 @@ export const upload = route({
   needsRedis: true,
   request: { body: uploadPrekeysBody },
   answers: { 200: { description: "Stored", schema: uploadPrekeysAnswer } },
-  refuses: ["prekey-signature-invalid", "prekey-conflict", "too-many", "rate-limited"],
+  refuses: ["custody-mismatch", "prekey-signature-invalid", "prekey-conflict", "too-many", "rate-limited"],
   handle: async (deps, { caller, body }) => {
     const { signed_prekey: signed, last_resort_kem_prekey: lastResort } = body;
     const { one_time_prekeys: oneTime = [], kem_prekeys: kem = [] } = body;

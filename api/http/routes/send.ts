@@ -17,6 +17,7 @@ export const sendEnvelopes = route({
   request: { body: sendBody, messageIdAt: (body) => (path) => messageIdAt(body, path) },
   answers: { 202: { description: "In the log; what becomes of it: GET /messaging/messages/{id}", schema: sendAnswer } },
   refuses: [
+    "custody-mismatch",
     "too-many",
     "recipient-unknown",
     "sender-mismatch",

@@ -3,7 +3,7 @@
  *
  * The application sees the content type without it.
  */
-import { isUuid } from "../protocol/uuid.ts";
+import { isUuid } from "./uuid.ts";
 
 /** What it adds to a content type: `; in-repair-of=` and a UUID. */
 export const REPAIR_PARAMETER_BYTES = 15 + 36;

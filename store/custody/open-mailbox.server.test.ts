@@ -1,0 +1,115 @@
+import { randomBytes } from "node:crypto";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { type CustodyStage, envelopesOf, openCustodyStage, textsOf } from "../../tests/custody-stage.ts";
+import { inStep, placeAll, sampleArrival, sampleItemId } from "../../tests/messaging.ts";
+
+let stage: CustodyStage;
+beforeAll(async () => {
+  stage = await openCustodyStage();
+});
+afterAll(() => stage.close());
+
+async function say(
+  from: string,
+  to: string,
+  texts: readonly string[],
+  contentType?: string,
+): Promise<readonly string[]> {
+  const batch = await Promise.all(texts.map((text) => stage.command(from, to, text, undefined, contentType)));
+  await stage.deliver(await stage.step(batch));
+  return batch.map(({ value }) => value.messageId);
+}
+
+async function rowsOf(recipientId: string) {
+  const { rows } = await stage.postgres.query<{ message_id: string; outcome: string; content: Uint8Array | null }>({
+    text: "SELECT message_id, outcome, content FROM messaging_opened WHERE recipient_id = $1 ORDER BY message_id",
+    values: [recipientId],
+  });
+  return rows;
+}
+
+test("a peer that waits for a rekey gets one answer, after which its messages carry no initiation", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  await say(
+    alice,
+    bob,
+    Array.from({ length: 12 }, (_, n) => `${n}`),
+  );
+  const { rekeys } = await stage.open(bob);
+  expect(rekeys.map(({ peerId }) => peerId)).toEqual([alice]);
+  const [{ sessionId }] = rekeys as [(typeof rekeys)[number]];
+  const answered = await stage.step([stage.rekey(bob, alice, sessionId), stage.rekey(bob, alice, sessionId)]);
+  expect(envelopesOf(answered)).toHaveLength(1);
+  await stage.deliver(answered);
+  const { messages, handled } = await stage.open(alice);
+  expect([messages.length, handled.length]).toEqual([0, 1]);
+  const next = await stage.step([await stage.command(alice, bob, "turned")]);
+  expect(envelopesOf(next).map(({ initiation, sendCounter }) => [initiation.length, sendCounter])).toEqual([[0, 1]]);
+  await stage.deliver(next);
+  expect(textsOf(await stage.open(bob)).at(-1)).toBe("turned");
+});
+
+test("a rekey answer in a session that is not there is no message", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  expect(await stage.step([stage.rekey(alice, bob, randomBytes(16))])).toEqual([]);
+});
+
+test("content is deleted when its item ends, however it ends, and the outcome stays", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  const [first = "", second = ""] = await say(alice, bob, ["one", "two"]);
+  await stage.open(bob);
+  const change = { recipientId: bob, senderId: alice, deliveredAt: null, undeliverableAt: null, asideAt: null };
+  await inStep(stage.postgres, (tx) =>
+    tx.acks.settle([
+      { ...change, itemId: first, end: { outcome: "acknowledged", at: 1, code: null } },
+      { ...change, itemId: second, end: { outcome: "deleted", at: 1, code: null } },
+    ]),
+  );
+  expect((await rowsOf(bob)).map(({ outcome, content }) => [outcome, content])).toEqual([
+    ["content", null],
+    ["content", null],
+  ]);
+  expect((await stage.open(bob)).messages).toEqual([]);
+});
+
+test("a repair of what was opened is done with; one of what never came is content, and the first is done with", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  const [first = ""] = await say(alice, bob, ["said"]);
+  await stage.open(bob);
+  const [again = ""] = await say(alice, bob, ["said"], `text/plain; in-repair-of=${first}`);
+  const lost = sampleItemId();
+  await say(alice, bob, ["never came"], `text/plain; in-repair-of=${lost}`);
+  const { messages, handled } = await stage.open(bob);
+  expect(messages.map(({ contentType, body }) => [contentType, Buffer.from(body).toString("utf8")])).toEqual([
+    ["text/plain", "said"],
+    ["text/plain", "never came"],
+  ]);
+  expect(handled.map(({ messageId }) => messageId)).toEqual([again]);
+  expect((await rowsOf(bob)).find(({ message_id }) => message_id === lost)?.outcome).toBe("handled");
+});
+
+test("ids that no message can have are not remembered because a repair names them", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  const far = sampleItemId(Date.UTC(2080, 1, 1));
+  await say(alice, bob, ["a trick"], `text/plain; in-repair-of=${far}`);
+  expect(textsOf(await stage.open(bob))).toEqual(["a trick"]);
+  expect((await rowsOf(bob)).map(({ message_id }) => message_id)).not.toContain(far);
+});
+
+test("what is no envelope is refused for good; what could be said anew stays, and keeps nothing back", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  await placeAll(stage.postgres, [sampleArrival({ senderId: alice, recipientId: bob })]);
+  const [lost] = await Promise.all([stage.command(alice, bob, "begins the session")]);
+  const begun = envelopesOf(await stage.step([lost]));
+  // Changed on its way.
+  const [envelope] = begun as [(typeof begun)[number]];
+  const damaged = { ...envelope, authTag: randomBytes(16) };
+  await stage.deliverEnvelope(damaged);
+  await say(alice, bob, ["opens"]);
+  const { messages, failed, refused, cursor, lastSeq } = await stage.open(bob);
+  expect(messages.map(({ seq }) => seq)).toEqual([3]);
+  expect(failed).toMatchObject([{ seq: 2, code: "auth-failed", messageId: envelope.messageId }]);
+  expect(refused).toMatchObject([{ seq: 1, code: "malformed" }]);
+  expect([cursor, lastSeq]).toEqual([3, 3]);
+  expect((await stage.open(bob)).failed).toEqual(failed);
+});

@@ -1,0 +1,132 @@
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { decodeEnvelope } from "../protocol/envelope.ts";
+import type { Agent } from "../sdk/agent.ts";
+import { messageEncrypted } from "../streams/catalogue.ts";
+import type { Failpoint } from "../streams/runner-options.ts";
+import { HeldAgent } from "./held-agent.ts";
+import { eventually, type House, openHouse } from "./house.ts";
+
+const others = ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
+
+let house: House;
+let url: string;
+
+beforeAll(async () => {
+  house = await openHouse();
+  ({ url } = await house.start({ roles: ["api"], prepare: true }));
+  await house.start({ roles: others });
+});
+
+afterAll(() => house.close());
+
+function numbered(prefix: string, count: number): string[] {
+  return Array.from({ length: count }, (_, index) => `${prefix} ${index + 1}`);
+}
+
+async function heldAgent(): Promise<HeldAgent> {
+  const agent = new HeldAgent(url);
+  expect((await agent.register()).status).toBe(201);
+  return agent;
+}
+
+async function texts(agent: Agent, count: number): Promise<string[]> {
+  const read: string[] = [];
+  for await (const message of agent.inbox({ signal: AbortSignal.timeout(90_000) })) {
+    read.push(message.text());
+    await message.ack();
+    if (read.length === count) break;
+  }
+  return read;
+}
+
+/** Sends in calls of ten, so that there are many steps. */
+async function sendAll(from: HeldAgent, to: string, bodies: readonly string[]): Promise<void> {
+  for (let start = 0; start < bodies.length; start += 10) await from.send(to, bodies.slice(start, start + 10));
+}
+
+/** No (session, ratchet key, counter) stands in two different envelopes, anywhere in the log. */
+async function expectCleanLog(): Promise<number> {
+  const seen = new Map<string, string>();
+  for (const { decoded } of await house.read(messageEncrypted)) {
+    if (decoded.kind !== "message") continue;
+    const { sessionId, dhPublicKey, sendCounter } = decodeEnvelope(decoded.body);
+    const hex = (bytes: Uint8Array) => Buffer.from(bytes).toString("hex");
+    const place = `${hex(sessionId)} ${hex(dhPublicKey)} ${sendCounter}`;
+    const body = hex(decoded.body);
+    expect(seen.get(place) ?? body, "one message key, one ciphertext").toBe(body);
+    seen.set(place, body);
+  }
+  return seen.size;
+}
+
+test("agents of both custodies talk to each other: every message opens once, in order", async () => {
+  const service = await house.start({ roles: ["encryption"] });
+  const [held, other] = [await heldAgent(), await heldAgent()];
+  const alice = await house.agent("alice", url);
+
+  await sendAll(held, alice.id, numbered("held to alice", 120));
+  expect(await texts(alice, 120)).toEqual(numbered("held to alice", 120));
+  const outcomes = await alice.sendMany(numbered("alice to held", 120).map((body) => ({ to: held.id, body })));
+  expect(outcomes.filter(({ status }) => status === "rejected")).toEqual([]);
+  expect(await held.texts(120)).toEqual(numbered("alice to held", 120));
+
+  await Promise.all([sendAll(held, other.id, numbered("there", 150)), sendAll(other, held.id, numbered("back", 150))]);
+  expect(await other.texts(150)).toEqual(numbered("there", 150));
+  expect(await held.texts(150)).toEqual(numbered("back", 150));
+
+  expect(await expectCleanLog()).toBeGreaterThanOrEqual(540);
+  expect(await (await fetch(`${service.url}/metrics`)).text()).toMatch(
+    /^messaging_encryption_duration_seconds_count [1-9]/m,
+  );
+  await service.stop();
+});
+
+test("an answer that was lost is given again until it is acknowledged; the same command again sends nothing new", async () => {
+  const service = await house.start({ roles: ["encryption"] });
+  const [held, other] = [await heldAgent(), await heldAgent()];
+  const [id = ""] = await held.send(other.id, ["once"]);
+  await held.send(other.id, ["once"], [id]);
+  await held.send(other.id, ["something else"], [id]);
+  await eventually("it can be read", async () => (await other.open()).messages.length > 0);
+  const first = await other.open();
+  expect(first.messages.map(({ text }) => text)).toEqual(["once"]);
+  expect(await other.open()).toEqual(first);
+  await other.acknowledge(first.messages);
+  await eventually("it is gone", async () => (await other.open()).messages.length === 0);
+  expect((await held.register()).status).toBe(200);
+  await service.stop();
+});
+
+const points: readonly Failpoint[] = [
+  "before-commit",
+  "after-commit",
+  "after-publish",
+  "before-offset-commit",
+  "after-offset-commit",
+];
+
+test.each(points)(
+  "encryption killed at %s and started again: every message opens once, no message key is used twice",
+  async (point) => {
+    const [held, other] = [await heldAgent(), await heldAgent()];
+    const alice = await house.agent(`alice-${point}`, url);
+    const doomed = await house.start({ roles: ["encryption"], env: { SEALPOST_FAILPOINT: `encryption:${point}:3` } });
+    let dead = false;
+    void doomed.ended.then(() => (dead = true));
+    const sent: string[] = [];
+    for (let index = 1; !dead && index <= 1_000; index += 1) {
+      sent.push(`${point} ${index}`);
+      await Promise.all([held.send(alice.id, sent.slice(-1)), other.send(held.id, sent.slice(-1))]);
+    }
+    expect(await doomed.ended).toBe("SIGKILL");
+    const more = numbered(`${point} after`, 20);
+    sent.push(...more);
+    await Promise.all([sendAll(held, alice.id, more), sendAll(other, held.id, more)]);
+    const heir = await house.start({ roles: ["encryption"] });
+    expect(await texts(alice, sent.length)).toEqual(sent);
+    expect(await held.texts(sent.length)).toEqual(sent);
+    await expectCleanLog();
+    await heir.stop();
+    await alice.close();
+  },
+);

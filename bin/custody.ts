@@ -75,6 +75,8 @@ export function custodyDoor(
   { keys, ingress }: HeldKeys,
   { postgres, days, rotation }: { postgres: Postgres; days: MessageDays; rotation: RotationDeps },
 ): CustodyDoor {
+  // Openings of one mailbox wait for the same rows: here, and not each on a connection that others need.
+  const turns = openTurns();
   return {
     makeIdentity: () => keys.makeIdentity(),
     destroy: (agentId) => keys.destroy(agentId),
@@ -84,7 +86,8 @@ export function custodyDoor(
       sealed: await sealIngress(nodePrimitives, nodeRandom, ingress.currentKey(), command, frame),
       hmac: keys.commandMac(command, frame),
     }),
-    openMailbox: (recipientId, range) => openMailbox({ postgres, days, keys }, recipientId, range, Date.now()),
+    openMailbox: (recipientId, range) =>
+      turns.take(recipientId, () => openMailbox({ postgres, days, keys }, recipientId, range, Date.now())),
   };
 }
 

@@ -143,11 +143,13 @@ class Step {
     const [identities, seen] = await Promise.all([tx.custody.findIdentities(owners), tx.custody.findStates(pairs)]);
     const peeked = currentOf(deps, seen, new Map());
     const bundles = new Map<string, Bundle | null>();
-    for (const value of distinct(values, (each) => pairName(pairOf(each)))) {
-      const peer = peeked.get(pairName(pairOf(value)))?.peer;
+    for (const value of values) {
+      const name = pairName(pairOf(value));
+      const peer = peeked.get(name)?.peer;
       const hasSession = peer !== undefined && sendingSession(peer, clock.now) !== null;
-      if (value.kind === "message" && !hasSession)
-        bundles.set(pairName(pairOf(value)), await deps.claim(claimOf(value)));
+      // Named after the first of the pair, which is the first of it as well when the step is done in halves.
+      const isWanted = value.kind === "message" && !hasSession && !bundles.has(name);
+      if (isWanted) bundles.set(name, await deps.claim(claimOf(value)));
     }
     const locked = await tx.custody.lockStates(pairs, { areThere: seen.length === pairs.length });
     return new Step(deps, tx, clock, { identities, bundles, current: currentOf(deps, locked, peeked) });

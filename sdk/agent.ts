@@ -314,7 +314,11 @@ export class Agent {
 
   /** Nothing leaves before it is known that it does not repeat what this agent has sent already. */
   async #beginSending(connection: StreamConnection): Promise<void> {
-    this.#checkingStore ??= this.#checkStore();
+    this.#checkingStore ??= this.#checkStore().catch((error) => {
+      // A store that failed once is asked again on the next connection.
+      this.#checkingStore = null;
+      throw error;
+    });
     await this.#checkingStore;
     if (this.#connection === connection) this.#sending.onOpen(connection);
   }

@@ -13,7 +13,7 @@ import { Store } from "./store/store.ts";
 const RETRY_REQUESTS = "POST /messaging/retry-requests";
 
 const stage = useStage();
-const { open } = stage;
+const { open, acquainted } = stage;
 let service: FakeService;
 
 beforeEach(() => {
@@ -29,16 +29,6 @@ async function inStore(name: string, change: (store: Store) => void): Promise<vo
 
 const loseSessions = (name: string, peerId: string) =>
   inStore(name, (store) => store.peers.put(forgetSessions(store.peers.get(peerId))));
-
-/** Two agents of whom each has answered the other. */
-async function acquainted(): Promise<[Agent, Agent]> {
-  const [alice, bob] = [await open("alice"), await open("bob")];
-  await alice.send(bob.id, "hello Bob");
-  await take(bob, 1);
-  await bob.send(alice.id, "hello Alice");
-  await take(alice, 1);
-  return [alice, bob];
-}
 
 /** Spoils what arrives for the tag, so often. */
 function damage(times: number): void {

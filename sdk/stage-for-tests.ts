@@ -26,6 +26,8 @@ export interface Stage {
   open(name: string, options?: Partial<AgentOptions>): Promise<Agent>;
   /** Registered, and not connected: its id. */
   registered(name: string): Promise<string>;
+  /** Alice and Bob, of whom each has answered the other. */
+  acquainted(): Promise<[Agent, Agent]>;
 }
 
 /** To be called once in a file of tests. */
@@ -58,6 +60,14 @@ export function useStage(): Stage {
       const agent = await open(name);
       await agent.close();
       return agent.id;
+    },
+    acquainted: async () => {
+      const [alice, bob] = [await open("alice"), await open("bob")];
+      await alice.send(bob.id, "hello Bob");
+      await take(bob, 1);
+      await bob.send(alice.id, "hello Alice");
+      await take(alice, 1);
+      return [alice, bob];
     },
   };
 }

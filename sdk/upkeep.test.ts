@@ -4,7 +4,6 @@ import { DatabaseSync } from "node:sqlite";
 import { beforeEach, expect, test } from "vitest";
 import { decodeEnvelope } from "../protocol/envelope.ts";
 import { decodeInitiation } from "../protocol/initiation.ts";
-import type { Agent } from "./agent.ts";
 import { type FakeService, problem } from "./fake-service.ts";
 import { firstProblem, Stranger, take, texts, until, useStage } from "./stage-for-tests.ts";
 
@@ -12,7 +11,7 @@ const WEEK_MS = 7 * 86_400_000;
 const UPLOAD = "POST /messaging/upload-prekeys";
 
 const stage = useStage();
-const { open } = stage;
+const { open, acquainted } = stage;
 let service: FakeService;
 
 beforeEach(() => {
@@ -215,15 +214,6 @@ test("a thousand messages without an answer: the next begins a new session, and 
   const bob = await open("bob");
   expect(await take(bob, 1_003, 40_000)).toHaveLength(1_003);
 }, 60_000);
-
-async function acquainted(): Promise<[Agent, Agent]> {
-  const [alice, bob] = [await open("alice"), await open("bob")];
-  await alice.send(bob.id, "hello Bob");
-  await take(bob, 1);
-  await bob.send(alice.id, "hello Alice");
-  await take(alice, 1);
-  return [alice, bob];
-}
 
 function sessionOf(bytes: Uint8Array): string {
   return Buffer.from(decodeEnvelope(bytes).sessionId).toString("hex");

@@ -1,10 +1,9 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { decodeEnvelope } from "../protocol/envelope.ts";
-import type { Agent } from "../sdk/agent.ts";
 import { messageEncrypted } from "../streams/catalogue.ts";
 import type { Failpoint } from "../streams/runner-options.ts";
 import { HeldAgent } from "./held-agent.ts";
-import { eventually, type House, openHouse } from "./house.ts";
+import { eventually, type House, openHouse, takeTexts } from "./house.ts";
 
 const others = ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
 
@@ -27,16 +26,6 @@ async function heldAgent(): Promise<HeldAgent> {
   const agent = new HeldAgent(url);
   expect((await agent.register()).status).toBe(201);
   return agent;
-}
-
-async function texts(agent: Agent, count: number): Promise<string[]> {
-  const read: string[] = [];
-  for await (const message of agent.inbox({ signal: AbortSignal.timeout(90_000) })) {
-    read.push(message.text());
-    await message.ack();
-    if (read.length === count) break;
-  }
-  return read;
 }
 
 /** Sends in calls of ten, so that there are many steps. */
@@ -65,7 +54,7 @@ test("agents of both custodies talk to each other: every message opens once, in 
   const alice = await house.agent("alice", url);
 
   await sendAll(held, alice.id, numbered("held to alice", 120));
-  expect(await texts(alice, 120)).toEqual(numbered("held to alice", 120));
+  expect(await takeTexts(alice, 120, 90_000)).toEqual(numbered("held to alice", 120));
   const outcomes = await alice.sendMany(numbered("alice to held", 120).map((body) => ({ to: held.id, body })));
   expect(outcomes.filter(({ status }) => status === "rejected")).toEqual([]);
   expect(await held.texts(120)).toEqual(numbered("alice to held", 120));
@@ -123,7 +112,7 @@ test.each(points)(
     sent.push(...more);
     await Promise.all([sendAll(held, alice.id, more), sendAll(other, held.id, more)]);
     const heir = await house.start({ roles: ["encryption"] });
-    expect(await texts(alice, sent.length)).toEqual(sent);
+    expect(await takeTexts(alice, sent.length, 90_000)).toEqual(sent);
     expect(await held.texts(sent.length)).toEqual(sent);
     await expectCleanLog();
     await heir.stop();

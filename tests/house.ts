@@ -100,3 +100,14 @@ export async function eventually(what: string, done: () => boolean | Promise<boo
     await new Promise((resolve) => setTimeout(resolve, 25));
   }
 }
+
+/** Takes so many messages of the inbox, and acknowledges them: what they say. Fewer when they do not come in time. */
+export async function takeTexts(agent: Agent, count: number, msMax = 60_000): Promise<string[]> {
+  const taken: string[] = [];
+  for await (const message of agent.inbox({ signal: AbortSignal.timeout(msMax) })) {
+    taken.push(message.text());
+    await message.ack();
+    if (taken.length === count) break;
+  }
+  return taken;
+}

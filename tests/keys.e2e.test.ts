@@ -7,7 +7,7 @@ import { Store } from "../sdk/store/store.ts";
 import { openPostgres } from "../store/postgres.ts";
 import { factsOfOwner } from "../store/session-facts.ts";
 import { messageAcknowledged, messageDelivered, prekeyRotated, sessionInitialized } from "../streams/catalogue.ts";
-import { consumerParts, eventually, type House, openHouse } from "./house.ts";
+import { consumerParts, eventually, type House, openHouse, takeTexts } from "./house.ts";
 
 let house: House;
 let url: string;
@@ -20,22 +20,12 @@ beforeAll(async () => {
 
 afterAll(() => house?.close());
 
-async function take(agent: Agent, count: number): Promise<string[]> {
-  const taken: string[] = [];
-  for await (const message of agent.inbox({ signal: AbortSignal.timeout(60_000) })) {
-    taken.push(message.text());
-    await message.ack();
-    if (taken.length === count) break;
-  }
-  return taken;
-}
-
 async function acquainted(names: readonly [string, string]): Promise<[Agent, Agent]> {
   const [one, other] = [await house.agent(names[0], url), await house.agent(names[1], url)];
   await one.send(other.id, "hello");
-  await take(other, 1);
+  await takeTexts(other, 1);
   await other.send(one.id, "hello yourself");
-  await take(one, 1);
+  await takeTexts(one, 1);
   return [one, other];
 }
 
@@ -50,10 +40,10 @@ test("an agent that lost its sessions gets what was sent to it all the same, and
   const bodies = Array.from({ length: 12 }, (_, n) => `into the void ${n}`);
   const sent = await alice.sendMany(bodies.map((body) => ({ to: bob.id, body })));
   const again = await house.agent("bob", url);
-  expect((await take(again, bodies.length)).toSorted()).toEqual(bodies.toSorted());
+  expect((await takeTexts(again, bodies.length)).toSorted()).toEqual(bodies.toSorted());
   await Promise.all(sent.map((one) => (one.status === "fulfilled" ? one.value.acknowledged() : Promise.reject(one))));
   await again.send(alice.id, "all of it");
-  expect(await take(alice, 1)).toEqual(["all of it"]);
+  expect(await takeTexts(alice, 1)).toEqual(["all of it"]);
 
   const sessions = (await house.read(sessionInitialized)).map(({ decoded }) => decoded);
   expect(sessions.filter(({ initiatorId }) => initiatorId === alice.id).map(({ suite }) => suite)).toEqual([2, 2]);
@@ -74,7 +64,7 @@ test("an agent whose store was copied back from a backup finds out from the serv
   copyFileSync(file("carol"), file("carol", ".backup"));
   const later = await house.agent("carol", url);
   const sent = await later.send(dave.id, "after the backup");
-  expect(await take(dave, 1)).toEqual(["after the backup"]);
+  expect(await takeTexts(dave, 1)).toEqual(["after the backup"]);
   const postgres = openPostgres(house.stack.urls.postgresUrl);
   await eventually("the service has seen the message", async () =>
     (await factsOfOwner(postgres, carol.id, null, 10)).some((facts) => facts.messageId === sent.messageId),
@@ -90,9 +80,9 @@ test("an agent whose store was copied back from a backup finds out from the serv
     break;
   }
   await restored.send(dave.id, "from the backup");
-  expect(await take(dave, 1)).toEqual(["from the backup"]);
+  expect(await takeTexts(dave, 1)).toEqual(["from the backup"]);
   await dave.send(restored.id, "heard you");
-  expect(await take(restored, 1)).toEqual(["heard you"]);
+  expect(await takeTexts(restored, 1)).toEqual(["heard you"]);
 });
 
 test("prekeys that the service lost, or never had, are there again after the next look, and a rotation is told", async () => {
@@ -112,5 +102,5 @@ test("prekeys that the service lost, or never had, are there again after the nex
   );
   const gina = await house.agent("gina", url);
   await gina.send(again.id, "under new prekeys");
-  expect(await take(again, 1)).toEqual(["under new prekeys"]);
+  expect(await takeTexts(again, 1)).toEqual(["under new prekeys"]);
 });

@@ -2,7 +2,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Agent } from "../sdk/agent.ts";
 import { messageAcknowledged, messageDelivered, messageQueued, pushRequested } from "../streams/catalogue.ts";
 import { headersAsText } from "../streams/headers.ts";
-import { consumerParts, eventually, type House, openHouse } from "./house.ts";
+import { consumerParts, eventually, type House, openHouse, takeTexts } from "./house.ts";
 
 let house: House;
 let url: string;
@@ -14,16 +14,6 @@ beforeAll(async () => {
 });
 
 afterAll(() => house.close());
-
-async function texts(agent: Agent, count: number): Promise<string[]> {
-  const read: string[] = [];
-  for await (const message of agent.inbox({ signal: AbortSignal.timeout(60_000) })) {
-    read.push(message.text());
-    await message.ack();
-    if (read.length === count) break;
-  }
-  return read;
-}
 
 function numbered(prefix: string, count: number): string[] {
   return Array.from({ length: count }, (_, index) => `${prefix} ${index + 1}`);
@@ -43,18 +33,18 @@ test("messages both ways arrive once and in order, online and offline, and stand
 
   const first = numbered("online", 150);
   const sent = await sendAll(alice, bob.id, first);
-  expect(await texts(bob, first.length)).toEqual(first);
+  expect(await takeTexts(bob, first.length)).toEqual(first);
 
   await bob.close();
   const later = numbered("offline", 150);
   sent.push(...(await sendAll(alice, bob.id, later)));
   await eventually("a push was requested for Bob", async () => (await house.read(pushRequested)).length > 0);
   bob = await house.agent("bob", url);
-  expect(await texts(bob, later.length)).toEqual(later);
+  expect(await takeTexts(bob, later.length)).toEqual(later);
 
   const answers = numbered("answer", 20);
   sent.push(...(await sendAll(bob, alice.id, answers)));
-  expect(await texts(alice, answers.length)).toEqual(answers);
+  expect(await takeTexts(alice, answers.length)).toEqual(answers);
 
   await eventually("every sender knows of the acknowledgement", () =>
     sent.every((id) => (alice.status(id) ?? bob.status(id))?.state === "acknowledged"),

@@ -1,6 +1,9 @@
 import { defineConfig } from "vitest/config";
 
-const folders = "{api,bench,bin,consumers,infra,jobs,protocol,schemas,sdk,store,streams,tests}";
+const folders = "{api,bench,bin,consumers,infra,jobs,protocol,rebuild,replay,schemas,sdk,store,streams,tests}";
+
+/** What `expect.poll` waits for comes within a second where there is a core for it. */
+const POLL_MS_MAX = 20_000;
 
 /**
  * `*.test.ts` needs no server; `*.server.test.ts` shares real ones, started once for the run; `*.e2e.test.ts` runs the whole service
@@ -16,7 +19,8 @@ export default defineConfig({
           name: "unit",
           include: [`${folders}/**/*.test.ts`],
           exclude: ["**/*.server.test.ts", "**/*.e2e.test.ts"],
-          testTimeout: 30_000,
+          testTimeout: 90_000,
+          expect: { poll: { timeout: POLL_MS_MAX } },
         },
       },
       {
@@ -24,7 +28,8 @@ export default defineConfig({
           name: "servers",
           include: [`${folders}/**/*.server.test.ts`],
           globalSetup: ["tests/global-setup.ts"],
-          testTimeout: 60_000,
+          testTimeout: 120_000,
+          expect: { poll: { timeout: POLL_MS_MAX } },
           hookTimeout: 180_000,
         },
       },
@@ -34,7 +39,8 @@ export default defineConfig({
           include: [`${folders}/**/*.e2e.test.ts`],
           fileParallelism: false,
           sequence: { groupOrder: 1 },
-          testTimeout: 180_000,
+          testTimeout: 300_000,
+          expect: { poll: { timeout: POLL_MS_MAX } },
           hookTimeout: 180_000,
         },
       },

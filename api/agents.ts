@@ -21,14 +21,17 @@ export interface Agent {
 /** Agents that are not registered are missing from the answer. Throws `Unavailable`. */
 export type FindAgents = (agentIds: readonly string[]) => Promise<ReadonlyMap<string, Agent>>;
 
+/** Those of these agents that are suspended or revoked, as of now. Throws `Unavailable`. */
+export type FindInactive = (agentIds: readonly string[]) => Promise<ReadonlySet<string>>;
+
 /** Shorter, and every call asks PostgreSQL; longer, and a suspended agent goes on for as long. */
 const FRESH_MS = 5_000;
 
 /** Some 300 bytes each: 6 MB. More than are active within `FRESH_MS` at one API process. */
 const AGENTS_MAX = 20_000;
 
-/** `find`, remembered for a short time. */
-export function cachedAgents(find: FindAgents, now: () => number = Date.now): FindAgents {
+/** `find`, remembered for a short time. By a clock that is never set: back by an hour, the wall's would keep what was taken away for as long. */
+export function cachedAgents(find: FindAgents, now: () => number = () => performance.now()): FindAgents {
   const known = new Map<string, { readonly agent: Agent; readonly until: number }>();
   return async (agentIds) => {
     const nowMs = now();

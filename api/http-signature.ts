@@ -17,8 +17,8 @@ export interface SignedRequest {
   /** Scheme and authority the request was made to: what `@authority` is checked against. */
   readonly origin: string;
   readonly headers: readonly (readonly [name: string, value: string])[];
-  /** Null when the request has none. */
-  readonly body: Uint8Array | null;
+  /** It says that it has one. */
+  readonly hasBody: boolean;
 }
 
 export interface SignaturePolicy {
@@ -180,7 +180,8 @@ function invalid(field: string, detail: string): ApiRefusal {
   return new ApiRefusal("signature-invalid", { field, detail });
 }
 
-function authorityOf(origin: string): string {
+/** `@authority` as a signature has it: without the scheme's own port. */
+export function authorityOf(origin: string): string {
   return new URL(origin).host;
 }
 

@@ -110,14 +110,15 @@ function prekeysOf(upload: UploadPrekeysInput): readonly OneTimePrekey[] {
 export function inMemoryLimits(need: () => void): LimitsDoor {
   const counts = new Map<string, number>();
   return {
-    consume: async ({ name, points, seconds }, key): Promise<Allowance> => {
+    consume: async ({ name, points, seconds }, key, cost = 1): Promise<Allowance> => {
       need();
-      const count = (counts.get(`${name} ${key}`) ?? 0) + 1;
+      const count = (counts.get(`${name} ${key}`) ?? 0) + cost;
       counts.set(`${name} ${key}`, count);
       return { allowed: count <= points, retryAfterMs: seconds * 1000 };
     },
     giveBack: async ({ name }, key) => {
       counts.set(`${name} ${key}`, (counts.get(`${name} ${key}`) ?? 0) - 1);
     },
+    forget: async ({ name }, key) => void counts.delete(`${name} ${key}`),
   };
 }

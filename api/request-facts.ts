@@ -11,14 +11,13 @@ const AUTHORITY = /^[A-Za-z0-9._~[\]:-]+$/;
  *
  * `publicAuthority` (such as `api.example.com`, with the port unless it is the default one) is where clients believe the service
  * to be; without it the Host header is believed, which is right only where no proxy rewrites it, and lets a request signed for
- * another service in by whoever relays it under that name. `body` is null for a request without one.
+ * another service in by whoever relays it under that name.
  *
  * @throws ApiRefusal `malformed` when the target is not a path, or there is no usable Host.
  */
 export function requestFacts(
   request: Pick<IncomingMessage, "method" | "url" | "headers" | "rawHeaders">,
   publicAuthority: string | undefined,
-  body: Uint8Array | null,
 ): SignedRequest {
   const target = request.url ?? "";
   if (!target.startsWith("/")) {
@@ -30,7 +29,18 @@ export function requestFacts(
   if (!AUTHORITY.test(authority) || !URL.canParse(origin)) {
     throw new ApiRefusal("malformed", { field: "Host", detail: "the Host header is not a host" });
   }
-  return { method: request.method ?? "", target, origin, headers: pairs(request.rawHeaders), body };
+  return {
+    method: request.method ?? "",
+    target,
+    origin,
+    headers: pairs(request.rawHeaders),
+    hasBody: announcesBody(request),
+  };
+}
+
+/** Does it say that it has a body? */
+export function announcesBody({ headers }: Pick<IncomingMessage, "headers">): boolean {
+  return headers["transfer-encoding"] !== undefined || Number(headers["content-length"] ?? "0") > 0;
 }
 
 function pairs(rawHeaders: readonly string[]): [string, string][] {

@@ -55,6 +55,7 @@ export async function benchClaims(urls: StackUrls): Promise<ClaimsResult> {
   const codec = await openCodec({ registryUrl: urls.registryUrl, register: true });
   const prekeys = { facts: prekeyEvents(codec, "/bench"), bundles: openBundles(redis, postgres), turns: openTurns() };
   const deps: ClaimBundleDeps = {
+    authorize: async (asks) => asks.map(() => ({ allowed: true })),
     findClaim: (claim) => findClaim(postgres, claim),
     takeBundle: (claim, options) => takeBundle(postgres, prekeys, claim, options),
     limits: openLimits(redis),

@@ -10,8 +10,9 @@ import { startService } from "../bin/service-process.ts";
 import type { Stack } from "../infra/local/stack.ts";
 import { payload } from "./bare-kafkajs.ts";
 import { BenchAgent } from "./bench-agent.ts";
-import { cpuSeconds, ownCpuSeconds } from "./cpu.ts";
+import { cpuOfServers, cpuPer1000, cpuSeconds, ownCpuSeconds } from "./cpu.ts";
 import { type LatencySummary, latencyHistogram, openLoop, summarise } from "./open-loop.ts";
+import { withoutLimits } from "./without-limits.ts";
 
 export interface PipelineOptions {
   readonly ratePerSecond: number;
@@ -45,10 +46,14 @@ export interface Pipeline {
 }
 
 export async function openPipeline(stack: Stack, pairs: number): Promise<Pipeline> {
-  const api = await startService(stack.urls, { roles: ["api"], prepare: true, env: { SEALPOST_LOG_LEVEL: "warn" } });
+  const api = await startService(stack.urls, {
+    roles: ["api"],
+    prepare: true,
+    env: { SEALPOST_LOG_LEVEL: "warn", ...withoutLimits },
+  });
   const consumers = await startService(stack.urls, {
     roles: ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"],
-    env: { SEALPOST_LOG_LEVEL: "warn" },
+    env: { SEALPOST_LOG_LEVEL: "warn", ...withoutLimits },
   });
   const window = { histogram: latencyHistogram(), received: 0, refused: 0, accepted: 0 };
   const acceptedAt = latencyHistogram();
@@ -106,7 +111,7 @@ export async function openPipeline(stack: Stack, pairs: number): Promise<Pipelin
         sendToAccepted: summarise(acceptedAt),
         sendToReceive: summarise(window.histogram),
         receivedPerSecond: Math.round(window.received / seconds),
-        cpuPer1000: per1000(before, after, sent),
+        cpuPer1000: cpuPer1000(before, after, sent),
       };
     },
     async close() {
@@ -141,22 +146,10 @@ async function arrived(window: { readonly received: number }, count: number, msM
 }
 
 function cpuOf(stack: Stack, api: ServiceProcess, consumers: ServiceProcess): Record<string, number> {
-  const cpu: Record<string, number> = {
+  return {
     api: cpuSeconds(api.pid),
     consumers: cpuSeconds(consumers.pid),
     "load generator": ownCpuSeconds(process.pid),
+    ...cpuOfServers(stack),
   };
-  for (const { name } of stack.servers) {
-    const pid = stack.pid(name);
-    if (pid !== null) cpu[name] = cpuSeconds(pid);
-  }
-  return cpu;
-}
-
-function per1000(before: Record<string, number>, after: Record<string, number>, messages: number) {
-  const spent = Object.entries(after).map(([name, seconds]) => [
-    name,
-    Math.round(((seconds - (before[name] ?? 0)) / messages) * 1_000_000) / 1000,
-  ]);
-  return Object.fromEntries(spent) as Record<string, number>;
 }

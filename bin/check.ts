@@ -43,9 +43,17 @@ function types(project: string, fewest: number): Outcome {
 const forbidden = [
   { file: "api/forbidden.ts", source: 'import { Kafka } from "kafkajs";\n\nexport const kafka = Kafka;\n' },
   { file: "api/forbidden.ts", source: 'import { acks } from "../consumers/acks/acks.ts";\n\nexport const a = acks;\n' },
+  {
+    file: "consumers/forbidden.ts",
+    source: 'import { Webhook } from "standardwebhooks";\n\nexport const a = Webhook;\n',
+  },
   { file: "sdk/forbidden.ts", source: 'import { p } from "../store/postgres.ts";\n\nexport const a = p;\n' },
   { file: "jobs/forbidden.ts", source: 'import { PgBoss } from "pg-boss";\n\nexport const boss = PgBoss;\n' },
   { file: "streams/forbidden.ts", source: 'import { p } from "../store/postgres.ts";\n\nexport const a = p;\n' },
+  {
+    file: "rebuild/forbidden.ts",
+    source: 'import { acks } from "../consumers/acks/acks.ts";\n\nexport const a = acks;\n',
+  },
   { file: "protocol/forbidden.ts", source: 'import { hash } from "node:crypto";\n\nexport const a = hash;\n' },
   { file: "store/forbidden.ts", source: "export const a = process.env;\n", rule: "noProcessEnv" },
 ];

@@ -3,13 +3,16 @@
  */
 import type pino from "pino";
 import { acks } from "../consumers/acks/acks.ts";
+import { audit } from "../consumers/audit/audit.ts";
 import { encryption } from "../consumers/encryption/encryption.ts";
+import { metering } from "../consumers/metering/metering.ts";
 import { queuing } from "../consumers/queuing/queuing.ts";
 import { receipts } from "../consumers/receipts/receipts.ts";
 import { routing } from "../consumers/routing/routing.ts";
 import { createShortcut, type Shortcut } from "../consumers/routing/shortcut.ts";
 import { sessions } from "../consumers/sessions/sessions.ts";
 import { startRelay as runRelay } from "../jobs/relay.ts";
+import { openStateCache } from "../store/custody/state-cache.ts";
 import { holdFacts } from "../store/facts.ts";
 import { openHandover } from "../store/handover.ts";
 import { openPostgres } from "../store/postgres.ts";
@@ -22,6 +25,7 @@ import type { Emit, PlainConsumer, StepConsumer } from "../streams/consumer.ts";
 import { openKafka } from "../streams/kafka.ts";
 import { openProducer } from "../streams/producer.ts";
 import { type Runner, runConsumer, runPlainConsumer } from "../streams/runner.ts";
+import { openTransactions, type Transactions } from "../streams/transactions.ts";
 import type { Config } from "./config.ts";
 import { claimsOf, openHeldKeys } from "./custody.ts";
 import { failpoints } from "./failpoints.ts";
@@ -34,16 +38,21 @@ export interface PartContext {
   readonly log: pino.Logger;
   /** The process shall end: going on would be wrong. */
   readonly fail: (error: unknown) => void;
+  /** Aborts when the process is to end: from then on it is not ready. */
+  readonly stopping: AbortSignal;
   /** From queuing to routing, where both run here. */
   readonly shortcut: Shortcut | undefined;
 }
+
+/** `ce_source` of the facts of its claims. */
+const ENCRYPTION_SOURCE = "/sealpost/encryption";
 
 /** A step has one connection, and queuing one more when it makes a day's partition. */
 const POOL_CONNECTIONS_MAX = 4;
 
 export function startQueuing(context: PartContext): Promise<Role> {
   const { shortcut } = context;
-  return startStateful(context, queuing, shortcut && ((emits) => shortcut.committed(emits)));
+  return startStateful(context, queuing(context.config), shortcut && ((emits) => shortcut.committed(emits)));
 }
 
 export function startAcks(context: PartContext): Promise<Role> {
@@ -52,6 +61,14 @@ export function startAcks(context: PartContext): Promise<Role> {
 
 export function startSessions(context: PartContext): Promise<Role> {
   return startStateful(context, sessions);
+}
+
+export function startMetering(context: PartContext): Promise<Role> {
+  return startStateful(context, metering);
+}
+
+export function startAudit(context: PartContext): Promise<Role> {
+  return startStateful(context, audit);
 }
 
 /** Without a keyring it does nothing: what is to be encrypted waits in the log for a process that can. */
@@ -70,19 +87,23 @@ export async function startEncryption(context: PartContext): Promise<Role> {
   });
   const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
   const { prekeyBudgetPerHour } = config;
+  const states = openStateCache({ redis, keyring: held.keyring, keys: held.keys });
   const consumer = encryption({
     keys: held.keys,
     ingress: held.ingress,
-    claim: claimsOf({ codec, postgres, redis, prekeyBudgetPerHour }),
+    states,
+    claim: claimsOf({ codec, postgres, redis, source: ENCRYPTION_SOURCE, prekeyBudgetPerHour }),
     observeSeconds: (seconds) => metrics.encryption.observe(seconds),
+    countStates: metrics.ratchetStates,
     now: Date.now,
   });
-  const role = await startStateful(context, consumer);
+  const role = await startStateful(context, consumer, () => states.committed());
   return {
     ...role,
     stop: async () => {
       await role.stop();
       redis.close();
+      states.close();
       held.close();
       await postgres.close();
     },
@@ -132,25 +153,39 @@ async function startStateful<In>(
   });
   const surroundings = await surround(context, consumer.name);
   const store = openSteps(postgres, stepTx(postgres));
-  const runner = runConsumer(consumer, { ...surroundings.options, store, onCommitted });
+  const transactions = transactionsOf(context, consumer.name, surroundings.options);
+  const runner = runConsumer(consumer, { ...surroundings.options, store, onCommitted, publisher: transactions });
   return roleOf(consumer.name, runner, async () => {
+    await transactions?.close();
     await surroundings.close();
     await postgres.close();
   });
 }
 
-async function startStateless<In>(
+/** Undefined: this consumer publishes at least once. */
+function transactionsOf(
+  { config, log }: PartContext,
+  group: string,
+  { kafka, failpoints }: Pick<Surroundings["options"], "kafka" | "failpoints">,
+): Transactions | undefined {
+  const isWanted = config.transactions.some((name) => name === group);
+  return isWanted ? openTransactions({ kafka, group, log, failpoints }) : undefined;
+}
+
+export async function startStateless<In>(
   context: PartContext,
   consumer: PlainConsumer<In>,
-  closeDoors: () => void,
+  closeDoors: () => void | Promise<void>,
 ): Promise<Role> {
   const surroundings = await surround(context, consumer.name);
   const runner = runPlainConsumer(consumer, surroundings.options);
   return roleOf(consumer.name, runner, async () => {
     await surroundings.close();
-    closeDoors();
+    await closeDoors();
   });
 }
+
+type Surroundings = Awaited<ReturnType<typeof surround>>;
 
 /** Each consumer has a producer of its own: none waits for what another could not send. */
 async function surround({ config, metrics, log, fail }: PartContext, name: string) {

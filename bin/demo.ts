@@ -14,6 +14,8 @@ import { showProgress } from "../infra/local/progress.ts";
 import { type Stack, startStack } from "../infra/local/stack.ts";
 import { Agent } from "../sdk/agent.ts";
 import type { InboxMessage } from "../sdk/message.ts";
+import { createKeyring } from "../store/keyring/keyring-file.ts";
+import { openRootFile } from "../store/keyring/root-file.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { claimAsCrowd, readRefill, readSessions } from "./demo/keys.ts";
@@ -58,7 +60,7 @@ async function main(): Promise<number> {
   const folder = await mkdtemp(path.join(tmpdir(), "sealpost-demo-"));
   const services: ServiceProcess[] = [];
   try {
-    const [api, consumers] = await startServices(stack, services);
+    const [api, consumers] = await startServices(stack, folder, services);
     say(`${bold("Service")}  API at ${api.url} (process ${api.pid}), consumers in process ${consumers.pid}\n`);
     const sent = await talk(api.url, folder, lines, (alice, bob) => showKeys(stack, api.url, alice, bob));
     const good = await showLog(stack, sent);
@@ -122,6 +124,7 @@ async function startServers(): Promise<Stack | null> {
 
 async function startServices(
   stack: Stack,
+  folder: string,
   services: ServiceProcess[],
 ): Promise<readonly [ServiceProcess, ServiceProcess]> {
   const start = async (options: Parameters<typeof startService>[1]) => {
@@ -129,10 +132,19 @@ async function startServices(
     services.push(service);
     return service;
   };
+  // For agents that leave their keys to the service: none of the two does, but who tries the next step may.
+  const keyring = {
+    SEALPOST_KEYRING_FILE: path.join(folder, "keyring"),
+    SEALPOST_KEYRING_ROOT_FILE: path.join(folder, "root"),
+  };
+  const roots = openRootFile(keyring.SEALPOST_KEYRING_ROOT_FILE);
+  createKeyring(keyring.SEALPOST_KEYRING_FILE, roots);
+  roots.close();
   // The crowd of the demo is larger than an agent's budget of an hour.
-  const env = { SEALPOST_PREKEY_BUDGET_PER_HOUR: String(2 * PREKEYS_CLAIMED) };
+  const env = { ...keyring, SEALPOST_PREKEY_BUDGET_PER_HOUR: String(2 * PREKEYS_CLAIMED) };
   const api = await start({ roles: ["api"], prepare: true, env });
-  const consumers = await start({ roles: ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"] });
+  const roles = ["encryption", "queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
+  const consumers = await start({ roles, env: keyring });
   return [api, consumers];
 }
 
@@ -298,6 +310,10 @@ function showPublicTopics(timelines: Timelines, sent: readonly string[]): boolea
 async function keep(stack: Stack, api: ServiceProcess): Promise<void> {
   say(`\n${bold("Everything is left running")} until Ctrl-C. Next, in another terminal:`);
   say(`  curl -s ${api.url}/openapi.json | head -c 400; curl -s ${api.url}/metrics | grep ^messaging_`);
+  say(`  npx sealpost register --store .sealpost/carol.db --url ${api.url}`);
+  say(`  npx sealpost register --store .sealpost/dora.db --custody server --url ${api.url}`);
+  say('  npx sealpost send --store .sealpost/carol.db "$(npx sealpost id --store .sealpost/dora.db)" "Hello Dora"');
+  say("  npx sealpost receive --store .sealpost/dora.db");
   say(dim(`  PostgreSQL: ${stack.urls.postgresUrl}`));
   await new Promise<void>((resolve) => stopping.signal.addEventListener("abort", () => resolve(), { once: true }));
   say("stopping");

@@ -3,6 +3,7 @@
  */
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from "prom-client";
 import type { Counted, Counter as CounterName } from "../api/operations/counters.ts";
+import type { StateSource } from "../consumers/encryption/sending.ts";
 import type { RunnerMetrics } from "../streams/runner-options.ts";
 
 export type Metrics = ReturnType<typeof createMetrics>;
@@ -20,12 +21,14 @@ const counterHelp: Readonly<Record<CounterName, string>> = {
   messages_refused: "Envelopes refused at ingress.",
   items_received: "Items handed to polling clients.",
   answers_accepted: "Answers (acknowledged or refused) appended.",
+  items_set_aside: "Items set aside because they ended too many connections of their recipients.",
   retry_requests_sent: "Retry requests appended to the log.",
   delivery_reports_lost: "Reports of delivery that Kafka did not take; an answer implies them.",
   bundles_claimed: "Prekey bundles handed out.",
   bundles_over_budget: "Prekey bundles handed out without one-time prekeys because too many were claimed of the agent.",
   requests_refused: "Requests refused with a 4xx.",
   requests_unavailable: "Requests answered with 503.",
+  sends_shed: "Calls that send, refused because too many were under way.",
   requests_failed: "Requests that met a bug of ours.",
 };
 
@@ -40,6 +43,21 @@ export function createMetrics() {
     ]),
   );
   const counted: Counted = (counter, by) => counters.get(counter)?.inc(by);
+  const ratchetStates = new Counter({
+    name: "messaging_ratchet_states_total",
+    help: "States of pairs that steps of encryption needed, by where the present one was found; stale and nowhere were read from PostgreSQL.",
+    labelNames: ["found"] as const,
+    registers,
+  });
+  const hits = { found: 0, all: 0 };
+  new Gauge({
+    name: "messaging_ratchet_cache_hit_ratio",
+    help: "Of the states that steps of encryption needed since this process began, the share that a cache had as the row has it.",
+    registers,
+    collect() {
+      this.set(hits.all === 0 ? 0 : hits.found / hits.all);
+    },
+  });
   const scrapes: (() => void | Promise<void>)[] = [];
   return {
     registry,
@@ -71,10 +89,26 @@ export function createMetrics() {
       buckets: encryptionSeconds,
       registers,
     }),
+    ratchetStates: (found: StateSource, pairs: number) => {
+      ratchetStates.inc({ found }, pairs);
+      hits.all += pairs;
+      if (found === "process" || found === "redis") hits.found += pairs;
+    },
     streams: new Gauge({ name: "messaging_streams_open", help: "Open streams of this process.", registers }),
+    sendsUnderWay: new Gauge({
+      name: "messaging_sends_under_way",
+      help: "Calls that send, not answered yet.",
+      registers,
+    }),
     answersDropped: new Gauge({
       name: "messaging_stream_answers_dropped",
       help: "Answers lost because too many waited for Kafka; their items are sent again on the next connection.",
+      registers,
+    }),
+    wakes: new Counter({
+      name: "messaging_push_wakes_total",
+      help: "Wakes of devices, by how they ended; fault, foreign and bug mean that somebody must look.",
+      labelNames: ["kind", "outcome"] as const,
       registers,
     }),
     rotations: new Counter({
@@ -92,6 +126,40 @@ export function createMetrics() {
       name: "messaging_agents_signed_prekey_old",
       help: "Agents whose signed prekey in force is older than so many days, as last counted by the job.",
       labelNames: ["days"] as const,
+      registers,
+    }),
+    oldestKey: new Gauge({
+      name: "sealpost_keyring_oldest_key_days",
+      help: "Age of the oldest key of a day or an epoch in the keyring; they are destroyed when nothing needs them.",
+      labelNames: ["kind"] as const,
+      registers,
+    }),
+    sealedAnew: new Counter({
+      name: "sealpost_rows_sealed_anew_total",
+      help: "Rows of server custody sealed anew under the key of the day.",
+      labelNames: ["column"] as const,
+      registers,
+    }),
+    sealedUnopened: new Counter({
+      name: "sealpost_rows_unopened_total",
+      help: "Rows that did not open when they were to be sealed anew, in each run; those of destroyed agents stay so.",
+      labelNames: ["column", "code"] as const,
+      registers,
+    }),
+    auditSigned: new Gauge({
+      name: "sealpost_audit_signed_records",
+      help: "Records below the newest checkpoint that this process has signed.",
+      registers,
+    }),
+    auditBroken: new Gauge({
+      name: "sealpost_audit_log_broken",
+      help: "1 when the audit log is not the continuation of what was signed before: it went back or was changed, and somebody must look.",
+      registers,
+    }),
+    recordsTrimmed: new Counter({
+      name: "sealpost_records_trimmed_total",
+      help: "Records deleted because they are old and every consumer has passed them.",
+      labelNames: ["topic"] as const,
       registers,
     }),
     jobRuns: new Counter({
@@ -149,6 +217,12 @@ export function createMetrics() {
       labelNames: ["consumer"] as const,
       registers,
     }),
+    restored: new Gauge({
+      name: "sealpost_consumer_restored_partitions",
+      help: "Partitions stopped because PostgreSQL is older than what Kafka was told: after a restore, npm run after-restore.",
+      labelNames: ["consumer"] as const,
+      registers,
+    }),
   };
 }
 
@@ -167,5 +241,6 @@ export function runnerMetrics(metrics: Metrics): RunnerMetrics {
       metrics.outboxAge.set({ consumer }, ageSeconds);
     },
     gaps: (consumer, partitions) => metrics.gaps.set({ consumer }, partitions),
+    restored: (consumer, partitions) => metrics.restored.set({ consumer }, partitions),
   };
 }

@@ -5,7 +5,9 @@ import { startApi } from "./api-role.ts";
 import {
   type PartContext,
   startAcks,
+  startAudit,
   startEncryption,
+  startMetering,
   startQueuing,
   startReceipts,
   startRelay,
@@ -13,16 +15,20 @@ import {
   startSessions,
 } from "./consumer-role.ts";
 import { startJobs } from "./jobs-role.ts";
+import { startPush } from "./push-role.ts";
 import type { Role } from "./role.ts";
 
 const parts = {
-  api: ({ config, metrics, log }: PartContext) => startApi(config, metrics, log),
+  api: startApi,
   encryption: startEncryption,
   queuing: startQueuing,
   routing: startRouting,
   acks: startAcks,
   receipts: startReceipts,
+  push: startPush,
   sessions: startSessions,
+  metering: startMetering,
+  audit: startAudit,
   relay: startRelay,
   jobs: startJobs,
 } satisfies Record<string, (context: PartContext) => Promise<Role>>;

@@ -30,7 +30,7 @@ function run(args: readonly string[], env: Readonly<Record<string, string>>): Pr
 
 async function rotated(answer: Awaited<ReturnType<HttpDeps["rotatePrekeys"]>>, opsToken: string | undefined = token) {
   service = await inMemoryService({ opsToken, rotatePrekeys: async () => answer });
-  return run([service.bob.agentId], { SEALPOST_URL: `${service.http.url}/`, SEALPOST_OPS_TOKEN: token });
+  return run([service.bob.agentId], { SEALPOST_OPS_URL: `${service.ops.url}/`, SEALPOST_OPS_TOKEN: token });
 }
 
 test("it ends with 0 when the prekeys were rotated, or a connected agent was asked to", async () => {
@@ -56,7 +56,7 @@ test("a token that the service does not have, and a service that is not there, a
     said: expect.stringContaining("operator-unknown"),
   });
   const { agentId } = (service as InMemoryService).bob;
-  const nowhere = { SEALPOST_URL: "http://127.0.0.1:1", SEALPOST_OPS_TOKEN: token };
+  const nowhere = { SEALPOST_OPS_URL: "http://127.0.0.1:1", SEALPOST_OPS_TOKEN: token };
   expect(await run([agentId], nowhere)).toEqual({ code: 1, said: expect.stringContaining("there is no answer") });
 });
 

@@ -1,11 +1,12 @@
 /**
  * `npm run -s rotate -- AGENT_ID`: an operator's word that an agent shall have new prekeys now.
  *
- * Asks the API (`POST /ops/agents/{id}/rotate`) at SEALPOST_URL with SEALPOST_OPS_TOKEN. Ends with 0 when the prekeys were rotated or a connected
+ * Asks the API (`POST /ops/agents/{id}/rotate`) at SEALPOST_OPS_URL with SEALPOST_OPS_TOKEN. Ends with 0 when the prekeys were rotated or a connected
  * agent was asked to rotate, with 1 when not, with 2 for wrong words or a wrong environment.
  */
 import { isAgentId } from "../protocol/identity.ts";
 import { type OperatorConfig, readOperatorConfig } from "./config.ts";
+import { callAsOperator, type OperatorAnswer } from "./operator-call.ts";
 
 /** Making and storing 200 prekeys takes well under a second; then a service does not answer. */
 const ANSWER_MS_MAX = 30_000;
@@ -19,7 +20,8 @@ async function main([agentId, ...rest]: readonly string[]): Promise<number> {
   }
   const config = configOrComplaint();
   if (config === null) return 2;
-  const answer = await ask(config, agentId);
+  const path = `/ops/agents/${agentId}/rotate`;
+  const answer = await callAsOperator(config, { method: "POST", path, msMax: ANSWER_MS_MAX });
   if (answer === null) {
     console.error(`there is no answer from ${config.url}`);
     return 1;
@@ -36,28 +38,7 @@ function configOrComplaint(): OperatorConfig | null {
   }
 }
 
-interface Answer {
-  readonly status: number;
-  readonly json: Readonly<Record<string, unknown>>;
-}
-
-/** null when nobody answered, or with something else than the service's JSON. */
-async function ask({ url, opsToken }: OperatorConfig, agentId: string): Promise<Answer | null> {
-  try {
-    const response = await fetch(`${url}/ops/agents/${agentId}/rotate`, {
-      method: "POST",
-      headers: { authorization: `Bearer ${opsToken}` },
-      // The token goes to the one place that was named.
-      redirect: "error",
-      signal: AbortSignal.timeout(ANSWER_MS_MAX),
-    });
-    return { status: response.status, json: (await response.json()) as Answer["json"] };
-  } catch {
-    return null;
-  }
-}
-
-function said(agentId: string, { status, json }: Answer): number {
+function said(agentId: string, { status, json }: OperatorAnswer): number {
   if (status === 200) {
     console.log(`rotated: the signed prekey of ${agentId} is now ${json["signed_prekey_id"]}`);
     return 0;

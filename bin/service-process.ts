@@ -1,5 +1,6 @@
 /**
- * Runs the service as its users do: `bin/service.ts` in a process of its own, told everything through the environment.
+ * Runs the service as its users do: `bin/service.ts` in a process of its own, told everything through the environment. Agents need
+ * no owner, unless `env` says so.
  *
  * The process ends with its parent, however that ends.
  */
@@ -42,6 +43,7 @@ export async function startService(urls: StackUrls, options: ServiceOptions = {}
       SEALPOST_POSTGRES_URL: urls.postgresUrl,
       SEALPOST_REDIS_URL: urls.redisUrl,
       SEALPOST_HTTP_PORT: "0",
+      SEALPOST_REGISTRATION: "open",
       SEALPOST_LOG_LEVEL: "debug",
       ...options.env,
     },

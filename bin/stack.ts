@@ -99,6 +99,8 @@ function environmentOf({ urls }: Stack): Record<string, string> {
     SEALPOST_REGISTRY_URL: urls.registryUrl,
     SEALPOST_POSTGRES_URL: urls.postgresUrl,
     SEALPOST_REDIS_URL: urls.redisUrl,
+    // On a developer's machine agents need no owner (docs/identity.md).
+    SEALPOST_REGISTRATION: "open",
   };
 }
 

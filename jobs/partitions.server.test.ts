@@ -1,8 +1,10 @@
+import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { dayOf, dropOldMessageDays, ensureMessageDays } from "../store/message-days.ts";
+import { writeCommands } from "../store/custody/commands.ts";
+import { dayOf, dropOldMessageDays, ensureMessageDays, openMessageDays } from "../store/message-days.ts";
 import { findMessages } from "../store/messages.ts";
 import type { Postgres } from "../store/postgres.ts";
-import { openSampleDatabase, placeAll, sampleArrival, sampleItemId } from "../tests/messaging.ts";
+import { openSampleDatabase, placeAll, sampleAgentId, sampleArrival, sampleItemId } from "../tests/messaging.ts";
 import { keepPartitions } from "./partitions.ts";
 
 const dayMs = 24 * 60 * 60 * 1000;
@@ -51,4 +53,32 @@ test("a day is dropped 40 days after it is over", async () => {
   const kept = new Date(now - 40 * dayMs).toISOString().slice(0, 10).replaceAll("-", "");
   expect(left).toContain(`messaging_messages_${kept}`);
   expect(await findMessages(postgres, [{ senderId: message.senderId, messageId: message.itemId }])).toHaveLength(1);
+});
+
+test("what agents of server custody said is forgotten after 31 days, and what became of it is not", async () => {
+  const now = Date.now();
+  const [old, kept] = [sampleItemId(now - 31 * dayMs - 1), sampleItemId(now - 31 * dayMs + 60_000)];
+  const senderId = sampleAgentId();
+  const said = {
+    delegation: [],
+    hmac: randomBytes(32),
+    envelope: randomBytes(90),
+    content: randomBytes(40),
+    firstId: null,
+    repairs: 0,
+  };
+  await writeCommands(
+    postgres,
+    openMessageDays(postgres),
+    [old, kept].map((messageId) => ({ senderId, messageId, ...said })),
+  );
+  await keepPartitions(postgres, now);
+  const { rows } = await postgres.query({
+    text: "SELECT message_id, content IS NOT NULL AS kept FROM messaging_commands WHERE sender_id = $1 ORDER BY message_id",
+    values: [senderId],
+  });
+  expect(rows).toEqual([
+    { message_id: old, kept: false },
+    { message_id: kept, kept: true },
+  ]);
 });

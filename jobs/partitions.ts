@@ -1,6 +1,9 @@
 /**
- * Keeps the days of what is remembered of messages: three made ahead, so that midnight is no event, and those that nobody may ask for dropped.
+ * Keeps the days of what is remembered of messages: three made ahead, so that midnight is no event, and those that nobody may ask for dropped. What agents of server
+ * custody said goes sooner. So it does with the weeks of facts that have their audit record.
  */
+import { dropOldAuditWeeks, ensureAuditWeeks, weekOf } from "../store/audit-weeks.ts";
+import { forgetOldContents } from "../store/custody/commands.ts";
 import { dayOf, dropOldMessageDays, ensureMessageDays } from "../store/message-days.ts";
 import type { Postgres } from "../store/postgres.ts";
 
@@ -23,5 +26,8 @@ export async function keepPartitions(postgres: Postgres, now: number): Promise<v
     postgres,
     Array.from({ length: daysBehind + 1 + daysAhead }, (_, index) => today - daysBehind + index),
   );
+  await ensureAuditWeeks(postgres, [weekOf(now), weekOf(now) + 1]);
+  await forgetOldContents(postgres, now);
   await dropOldMessageDays(postgres, now);
+  await dropOldAuditWeeks(postgres, now);
 }

@@ -8,6 +8,7 @@ import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { openProducer, type Producer } from "../streams/producer.ts";
 import { readTopic } from "../streams/read-topic.ts";
 import { applyTopics } from "../streams/topics.ts";
+import { until } from "../tests/runner-stage.ts";
 import { createDatabase, uniqueName, useStack } from "../tests/stack.ts";
 import { testTopic } from "../tests/step-consumer.ts";
 import { type Relay, startRelay } from "./relay.ts";
@@ -45,12 +46,6 @@ function relay(hold: () => Promise<HeldFacts | null> = () => holdFacts(databaseU
 
 async function published(): Promise<string[]> {
   return (await readTopic(kafka, topic.name)).map(({ key, value }) => `${key} ${value}`);
-}
-
-async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
-  for (const end = Date.now() + 15_000; !(await condition()); await new Promise((resolve) => setTimeout(resolve, 50))) {
-    if (Date.now() > end) throw new Error("it did not come to pass in time");
-  }
 }
 
 test("facts reach their topic in order for each key, under their row's id, and a rolled back one never", async () => {

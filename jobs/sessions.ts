@@ -1,6 +1,7 @@
 /**
- * Forgets the facts of sessions in which nothing was sent for long.
+ * Forgets the facts of sessions in which nothing was sent for long, and the rows of pairs of server custody that never had a session.
  */
+import { forgetEmptyStates } from "../store/custody/states.ts";
 import type { Postgres } from "../store/postgres.ts";
 import { forgetFacts } from "../store/session-facts.ts";
 
@@ -20,4 +21,5 @@ export const sessionsCron = "43 3 * * *";
  */
 export async function forgetOldSessions(postgres: Postgres, now: number, signal?: AbortSignal): Promise<void> {
   await forgetFacts(postgres, now - keptMs, signal);
+  await forgetEmptyStates(postgres, signal);
 }

@@ -8,8 +8,9 @@ import { Refusal } from "./refusal.ts";
 import { decodeUtf8, encodeUtf8 } from "./utf8.ts";
 
 const VERSION = 1;
-const CONTENT_TYPE_BYTES_MAX = 0xffff;
+export const CONTENT_TYPE_BYTES_MAX = 0xffff;
 const BODY_LENGTH_BYTES = 4;
+const HEAD_BYTES = 1 + 2 + BODY_LENGTH_BYTES;
 
 export interface Frame {
   readonly contentType: string;
@@ -27,11 +28,16 @@ export function padme(length: number): number {
   return Math.ceil(length / step) * step;
 }
 
+/** The length of a padded frame, from the lengths of content type and body. */
+export function paddedFrameBytes(typeBytes: number, bodyBytes: number): number {
+  return padme(HEAD_BYTES + typeBytes + bodyBytes);
+}
+
 /** Refuses (`malformed`) a content type that has no UTF-8 or more than 65,535 bytes of it. */
 export function encodeFrame({ contentType, body }: Frame): Uint8Array {
   const type = encodeUtf8(contentType);
   if (type === null || type.length > CONTENT_TYPE_BYTES_MAX) throw new Refusal("malformed", { field: "/content_type" });
-  const length = 1 + 2 + type.length + BODY_LENGTH_BYTES + body.length;
+  const length = HEAD_BYTES + type.length + body.length;
   const padded = padme(length);
   return new ByteWriter(padded)
     .u8(VERSION)

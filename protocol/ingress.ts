@@ -51,7 +51,7 @@ export async function sealIngress(
   content: Uint8Array,
 ): Promise<Uint8Array> {
   const bound = { info: EMPTY, aad: aadOf(command, key.epoch) };
-  const { encapsulated, ciphertext } = await hpkeSeal(primitives, random, key.publicKey, content, bound);
+  const { encapsulated, ciphertext } = hpkeSeal(primitives, random, key.publicKey, content, bound);
   return new ByteWriter(HEAD_BYTES + ciphertext.length)
     .u8(FORM)
     .u32(key.epoch)

@@ -29,6 +29,16 @@ export class JsonReader {
     return this.#read(name, (value) => (typeof value === "string" ? value : null));
   }
 
+  /** A text, or at most so many, each another. */
+  stringOrStrings(name: string, countMax: number): string | readonly string[] {
+    return this.#read(name, (value) => {
+      if (typeof value === "string") return value;
+      if (!Array.isArray(value) || value.length > countMax) return null;
+      const areDistinct = value.every((entry) => typeof entry === "string") && new Set(value).size === value.length;
+      return areDistinct ? value : null;
+    });
+  }
+
   number(name: string): number {
     return this.#read(name, (value) => (typeof value === "number" ? value : null));
   }

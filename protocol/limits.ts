@@ -33,6 +33,12 @@ export const RATCHET_KEYS_REMEMBERED_MAX = 100;
 /** Archived sessions per peer (§4): what may still be under way after a few crossed starts. */
 export const ARCHIVED_SESSIONS_MAX = 5;
 
+/**
+ * Sessions that one peer may begin with one signed prekey (§3): each is remembered for as long as the prekey's private half. An honest peer begins one an
+ * hour at most, in the eight days in which a prekey is handed out and used; without an end, one peer makes its record grow for ever.
+ */
+export const INITIATIONS_PER_PREKEY_MAX = 256;
+
 /** A start without an answer is not used for sending after this (§4): the mailbox has dropped its first message by then. */
 export const UNANSWERED_SESSION_AGE_MS_MAX = 30 * DAY_MS;
 

@@ -30,8 +30,21 @@ export function encodePeer(peer: Peer): Uint8Array {
   );
 }
 
-/** Throws an `Error` for anything that `encodePeer` did not make: the store is damaged, or newer than this code. */
+/** A record that `encodePeer` of this version did not make. No `Refusal`: it is no peer's doing. */
+export class RecordUnreadable extends Error {
+  override readonly name = "RecordUnreadable";
+  /** Made by a later version of this code: not for this process to judge. */
+  readonly isNewer: boolean;
+
+  constructor(isNewer: boolean, cause?: unknown) {
+    super("a peer's record cannot be read", { cause });
+    this.isNewer = isNewer;
+  }
+}
+
+/** @throws RecordUnreadable for anything that `encodePeer` did not make: the store is damaged, or newer than this code */
 export function decodePeer(bytes: Uint8Array): Peer {
+  if ((bytes[0] ?? 0) > VERSION) throw new RecordUnreadable(true);
   try {
     // A copy: the peer's keys are views of it, and the caller's array may be a pooled buffer.
     const reader = new ByteReader(bytes.slice());
@@ -48,7 +61,7 @@ export function decodePeer(bytes: Uint8Array): Peer {
     reader.end();
     return peer;
   } catch (error) {
-    throw new Error("a peer's record cannot be read", { cause: error });
+    throw new RecordUnreadable(false, error);
   }
 }
 

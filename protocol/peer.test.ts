@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { AgentForTests, CONTENT_TYPE, type Reception, seededRandom } from "./agent-for-tests.ts";
 import { decodeEnvelope, type Envelope, encodeEnvelope } from "./envelope.ts";
 import { decodeInitiation, encodeInitiation } from "./initiation.ts";
-import { DAY_MS } from "./limits.ts";
+import { DAY_MS, INITIATIONS_PER_PREKEY_MAX } from "./limits.ts";
 import { forgetOldInitiations, sendingSession, unknownPeer } from "./peer.ts";
 import { decodePeer, encodePeer } from "./peer-record.ts";
 import { nodePrimitives as primitives } from "./primitives/node.ts";
@@ -251,6 +251,17 @@ describe("prekeys", () => {
     const pair = { publicKey: new Uint8Array(32), privateKey: new Uint8Array(32) };
     expect(forgetOldInitiations(peer, { signedPrekey: () => pair })).toBe(peer);
     expect(forgetOldInitiations(peer, { signedPrekey: () => null })).toEqual({ ...peer, remembered: [] });
+  });
+
+  test("one peer begins so many sessions with one signed prekey, and no more until the next", () => {
+    const scene = new Scene(17);
+    for (let begun = 0; begun < INITIATIONS_PER_PREKEY_MAX; begun++) {
+      scene.say(scene.a);
+      scene.a.loseSessions(scene.b);
+    }
+    const one = scene.send(scene.a);
+    expect(codeOf(() => scene.b.open(one, scene.now))).toBe("prekey-unknown");
+    expect(scene.b.peer(scene.a.id).remembered).toHaveLength(INITIATIONS_PER_PREKEY_MAX);
   });
 
   test("an agent that has published a KEM prekey refuses suite 1, also when its KEM prekeys are used up", () => {
@@ -604,9 +615,12 @@ test("a peer survives its bytes, and no damaged record is taken for one", () => 
       const peer = scene.a.peer(scene.b.id);
       const record = encodePeer(peer);
       expect(decodePeer(record)).toEqual(peer);
-      expect(() => decodePeer(record.subarray(0, cut % record.length))).toThrow("cannot be read");
-      expect(() => decodePeer(Uint8Array.from([...record, 0]))).toThrow("cannot be read");
-      expect(() => decodePeer(Uint8Array.from([2, ...record.subarray(1)]))).toThrow("cannot be read");
+      const damaged = expect.objectContaining({ name: "RecordUnreadable", isNewer: false });
+      expect(() => decodePeer(record.subarray(0, cut % record.length))).toThrow(damaged);
+      expect(() => decodePeer(Uint8Array.from([...record, 0]))).toThrow(damaged);
+      expect(() => decodePeer(Uint8Array.from([0, ...record.subarray(1)]))).toThrow(damaged);
+      const newer = expect.objectContaining({ name: "RecordUnreadable", isNewer: true });
+      expect(() => decodePeer(Uint8Array.from([2, ...record.subarray(1)]))).toThrow(newer);
     }),
   );
 });

@@ -15,6 +15,7 @@ import { sessionIdOf } from "./key-agreement.ts";
 import {
   ARCHIVED_SESSIONS_MAX,
   CHAIN_MESSAGES_MAX,
+  INITIATIONS_PER_PREKEY_MAX,
   REPAIR_SESSION_INTERVAL_MS_MIN,
   UNANSWERED_SESSION_AGE_MS_MAX,
 } from "./limits.ts";
@@ -213,8 +214,8 @@ export function openEnvelope(
   };
 }
 
-/** The peer without the remembered sessions whose signed prekey's private half is gone. */
-export function forgetOldInitiations(peer: Peer, prekeys: Pick<PrekeyLookup, "signedPrekey">): Peer {
+/** The peer without the remembered sessions whose signed prekey's private half is gone (`signedPrekey` answers null). */
+export function forgetOldInitiations(peer: Peer, prekeys: { readonly signedPrekey: (id: string) => unknown }): Peer {
   const remembered = peer.remembered.filter(({ signedPrekeyId }) => prekeys.signedPrekey(signedPrekeyId) !== null);
   return remembered.length === peer.remembered.length ? peer : { ...peer, remembered };
 }
@@ -288,6 +289,10 @@ function acceptableInitiation(primitives: Primitives, me: Identity, peer: Peer, 
   checkIdentity(primitives, envelope.senderId, initiation.identityKey);
   const sessionId = sessionIdOf(primitives, initiation, me.signing.publicKey);
   if (!equalBytes(sessionId, envelope.sessionId)) throw new Refusal("session-mismatch");
+  const { signedPrekeyId } = initiation;
+  const begun = peer.remembered.filter((session) => session.signedPrekeyId === signedPrekeyId).length;
+  // To this peer the prekey is used up: it may begin with the next one.
+  if (begun >= INITIATIONS_PER_PREKEY_MAX) throw new Refusal("prekey-unknown");
   return initiation;
 }
 

@@ -47,7 +47,7 @@ export class Refusal<Code extends string = string> extends Error {
 /** An outside system did not answer as it should. Thrown only at the doors; keeps its cause. */
 export class Unavailable extends Error {
   override readonly name = "Unavailable";
-  readonly door: "kafka" | "postgres" | "redis" | "registry" | "keyring" | "service";
+  readonly door: "kafka" | "postgres" | "redis" | "registry" | "keyring" | "issuer" | "service";
 
   constructor(door: Unavailable["door"], cause?: unknown) {
     super(`${door} is unavailable`, cause === undefined ? undefined : { cause });

@@ -3,15 +3,23 @@
  *
  * The application sees the content type without it.
  */
+import { CONTENT_TYPE_BYTES_MAX, type Frame, paddedFrameBytes } from "./frame.ts";
+import { encodeUtf8 } from "./utf8.ts";
 import { isUuid } from "./uuid.ts";
 
 /** What it adds to a content type: `; in-repair-of=` and a UUID. */
-export const REPAIR_PARAMETER_BYTES = 15 + 36;
+const REPAIR_PARAMETER_BYTES = 15 + 36;
 
 const PARAMETER = /; ?in-repair-of=([^;]*)$/;
 
 export function withRepairParameter(contentType: string, firstMessageId: string): string {
   return `${splitRepairParameter(contentType).contentType}; in-repair-of=${firstMessageId}`;
+}
+
+/** May this be said anew, and not be too large then? Whatever is taken to be sent must answer yes. */
+export function fitsAnew({ contentType, body }: Frame, paddedBytesMax: number): boolean {
+  const typeBytes = (encodeUtf8(contentType)?.length ?? Number.POSITIVE_INFINITY) + REPAIR_PARAMETER_BYTES;
+  return typeBytes <= CONTENT_TYPE_BYTES_MAX && paddedFrameBytes(typeBytes, body.length) <= paddedBytesMax;
 }
 
 /** `inRepairOf` is null for a message of its own. */

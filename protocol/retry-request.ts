@@ -20,16 +20,16 @@ const RETRY_LABEL = label("sealpost/v1/retry");
 const PUBLIC_KEY_BYTES = 32;
 
 /** Failures after which the sender can say it anew (§4). Any other refusal is one for good. */
-const REPAIRABLE: ReadonlySet<string> = new Set<ProtocolCode>([
+export const REPAIRABLE_CODES: readonly string[] = [
   "prekey-unknown",
   "auth-failed",
   "session-unknown",
   "counter-too-far",
   "message-key-gone",
-]);
+] satisfies ProtocolCode[];
 
 export function isRepairable(code: string): boolean {
-  return REPAIRABLE.has(code);
+  return REPAIRABLE_CODES.includes(code);
 }
 
 /** The fields of the failed envelope, and when its recipient asked. */

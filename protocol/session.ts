@@ -28,12 +28,18 @@ import {
   startRatchet,
 } from "./ratchet.ts";
 import { Refusal } from "./refusal.ts";
+import { splitRepairParameter } from "./repair-parameter.ts";
 
 /** Flag bit 0 (§4). */
 export const REKEY_REQUESTED = 1;
 
 /** The content type of an empty control message, which does nothing but turn the ratchets (§4). */
 export const REKEY_CONTENT_TYPE = "application/vnd.sealpost.rekey";
+
+/** Content types that only the protocol itself uses; an application's message has none of them. */
+export function isProtocolsOwn(contentType: string): boolean {
+  return contentType === REKEY_CONTENT_TYPE || splitRepairParameter(contentType).inRepairOf !== null;
+}
 
 /** Bytes of m, from which ML-KEM makes the shared secret (FIPS 203 §7.2). */
 const KEM_RANDOMNESS_BYTES = 32;

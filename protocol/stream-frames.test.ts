@@ -46,7 +46,7 @@ const serverFrame: fc.Arbitrary<ServerFrame> = fc.oneof(
   fc.record({ type: fc.constant("queue-empty" as const), lastSeq: fc.maxSafeNat() }),
   fc.record({
     type: fc.constant("receipt" as const),
-    status: fc.constantFrom("delivered" as const, "acknowledged" as const, "discarded" as const),
+    status: fc.constantFrom("delivered", "acknowledged", "discarded", "undeliverable"),
     recipientId: agentId,
     messageId: fc.uuid(),
     at: fc.maxSafeNat(),
@@ -56,7 +56,9 @@ const serverFrame: fc.Arbitrary<ServerFrame> = fc.oneof(
   fc.record({ type: fc.constant("problem" as const), problem }),
   fc.record({
     type: fc.constant("notice" as const),
-    kind: fc.constantFrom("prekeys-low" as const, "rotation-due" as const, "rotate-now" as const),
+    kind: fc.constantFrom(
+      ...(["prekeys-low", "rotation-due", "rotate-now", "contact-requested", "contact-accepted"] as const),
+    ),
   }),
 );
 
@@ -163,13 +165,21 @@ test.each([
   ["a problem that is not UTF-8", "87 00000001 ff"],
   ["an item of an unknown kind", `83 0000004a 0000000000000001 02 002b ${"41".repeat(43)} ${"00".repeat(16)} 00000000`],
   ["an item without a place", `83 0000004a 0000000000000000 00 002b ${"41".repeat(43)} ${"00".repeat(16)} 00000000`],
-  ["an unknown status", `85 00000048 04 002b ${"41".repeat(43)} ${"00".repeat(16)} 0000000000000000 0000`],
+  [
+    "a receipt with something left over",
+    `85 00000049 05 002b ${"41".repeat(43)} ${"00".repeat(16)} 0000000000000000 0000 00`,
+  ],
 ])("from a server is refused: %s", (_name, message) => {
   expect(framesOrRefusal(decodeServerFrames, hex(message))).toBe("refused");
 });
 
 test("a client reads past notices of a later server", () => {
   expect(decodeServerFrames(hex("88 00000001 63 88 00000001 02"))).toEqual([{ type: "notice", kind: "rotation-due" }]);
+});
+
+test("a client reads past receipts of a later server, and takes what stands beside them", () => {
+  const receipt = `85 00000048 05 002b ${"41".repeat(43)} ${"00".repeat(16)} 0000000000000000 0000`;
+  expect(decodeServerFrames(hex(`${receipt} 81 00000004 00000001`))).toEqual([{ type: "accepted", batch: 1 }]);
 });
 
 test("a client reads past frames of a later server", () => {

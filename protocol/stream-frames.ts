@@ -113,7 +113,7 @@ export interface QueueEmptyFrame {
 /** What became of a message this agent sent. */
 export interface ReceiptFrame {
   readonly type: "receipt";
-  readonly status: "delivered" | "acknowledged" | "discarded";
+  readonly status: "delivered" | "acknowledged" | "discarded" | "undeliverable";
   readonly recipientId: string;
   readonly messageId: string;
   /** Milliseconds since the epoch. */
@@ -140,8 +140,9 @@ export interface NoticeFrame {
   readonly kind: NoticeKind;
 }
 
-/** prekeys-low: few one-time prekeys are left; rotation-due: the signed prekey is older than 7 days; rotate-now: an operator asks for a new one. */
-export type NoticeKind = "prekeys-low" | "rotation-due" | "rotate-now";
+/** prekeys-low: few one-time prekeys are left; rotation-due: the signed prekey is older than 7 days; rotate-now: an operator asks for a new one; contact-requested: another
+ *  agent asks to become a contact; contact-accepted: one that was asked has accepted. */
+export type NoticeKind = "prekeys-low" | "rotation-due" | "rotate-now" | "contact-requested" | "contact-accepted";
 
 export type ServerFrame =
   | AcceptedFrame
@@ -168,8 +169,8 @@ const NOTICE = 0x88;
 
 const FRAME_HEAD_BYTES = 5;
 const KINDS = ["message", "retry"] as const;
-const STATUSES = ["delivered", "acknowledged", "discarded"] as const;
-const NOTICES = ["prekeys-low", "rotation-due", "rotate-now"] as const;
+const STATUSES = ["delivered", "acknowledged", "discarded", "undeliverable"] as const;
+const NOTICES = ["prekeys-low", "rotation-due", "rotate-now", "contact-requested", "contact-accepted"] as const;
 /** The codes a REFUSE may carry: all of the list, and a new one of the list is missed by the compiler here. */
 const REFUSAL_CODES: Record<ProtocolCode, true> = {
   malformed: true,
@@ -220,7 +221,7 @@ export function decodeClientFrames(message: Uint8Array): ClientFrame[] {
 }
 
 /**
- * The frames of one message from a server, without those of types that this client does not know: a later server may have
+ * The frames of one message from a server, without those of types, statuses and kinds that this client does not know: a later server may have
  * more to tell. Refuses (`malformed`) a message in which a known one is wrong.
  */
 export function decodeServerFrames(message: Uint8Array): ServerFrame[] {
@@ -432,13 +433,14 @@ function readNotice(code: number): NoticeFrame | null {
   return kind === undefined ? null : { type: "notice", kind };
 }
 
-function readReceipt(reader: ByteReader): ReceiptFrame {
+/** Null for a status that is not known here. */
+function readReceipt(reader: ByteReader): ReceiptFrame | null {
   const status = STATUSES[reader.u8() - 1];
-  if (status === undefined) throw new Refusal("malformed");
   const { senderId: recipientId, itemId: messageId } = readId(reader);
   const at = wholeNumber(reader.u64());
   const code = ascii(reader.bytes(reader.u16()));
   if (code !== "" && !CODE.test(code)) throw new Refusal("malformed");
+  if (status === undefined) return null;
   return { type: "receipt", status, recipientId, messageId, at, code: code === "" ? null : code };
 }
 

@@ -19,9 +19,17 @@ export interface MessageEncrypted {
   readonly custody: Custody;
   /** The envelope's canonical bytes (protocol.md §6), or a retry request's JSON. */
   readonly body: Uint8Array;
+  /** The chain that the sender presented, from its root; absent where there was none. */
+  readonly delegation?: readonly Delegation[];
 }
 
-export type CommandKind = "message" | "rekey";
+/** A link of a chain: who delegated, and the `jti` of its token. */
+export interface Delegation {
+  readonly issuerId: string;
+  readonly tokenId: string;
+}
+
+export type CommandKind = "message" | "rekey" | "retry" | "repair";
 
 /** `message.send.v1`: a command to the encryption tier. Key: senderId:recipientId. */
 export interface MessageSend {
@@ -29,13 +37,17 @@ export interface MessageSend {
   readonly messageId: string;
   readonly senderId: string;
   readonly recipientId: string;
-  /** The padded frame, sealed (protocol/ingress.ts); empty for `rekey`. */
+  /** `message`: the padded frame, sealed (protocol/ingress.ts); else empty. */
   readonly sealed: Uint8Array;
-  /** 32 bytes (store/custody/command-macs.ts); empty for `rekey`. */
+  /** `message`: 32 bytes (store/custody/custody-keys.ts); else empty. */
   readonly hmac: Uint8Array;
-  /** 16 bytes for `rekey`, empty for `message`. */
+  /** `rekey`: 16 bytes; else empty. */
   readonly sessionId: Uint8Array;
+  /** `retry`: the message that did not open; `repair`: the item that asks for one; else null. */
+  readonly aboutId: string | null;
   readonly sentAt: number;
+  /** As in `MessageEncrypted`. */
+  readonly delegation?: readonly Delegation[];
 }
 
 /** `message.queued.v1`: a mailbox item that is stored. Key: recipientId. */
@@ -68,10 +80,27 @@ export interface ReceiptItem {
   readonly code: string | null;
 }
 
-/** `message.receipt.v1`: what became of 1 to 256 items of one mailbox. Key: recipientId. */
+/** What waits undelivered in a mailbox from behind one seq up to and with another, and could not be announced. */
+export interface UndeliverableRange {
+  readonly afterSeq: number;
+  readonly untilSeq: number;
+  readonly at: number;
+}
+
+/** An item that an operator had tried again. */
+export interface RetriedItem {
+  readonly senderId: string;
+  readonly itemId: string;
+  readonly at: number;
+}
+
+/** `message.receipt.v1`: what became of 1 to 256 items of one mailbox, or of a range of it; and what is tried again. Key: recipientId. */
 export interface MessageReceipt {
   readonly recipientId: string;
   readonly items: readonly ReceiptItem[];
+  readonly undeliverable?: UndeliverableRange | null;
+  /** Lose their marks, after what the rest says. */
+  readonly retried?: readonly RetriedItem[] | null;
 }
 
 /** `message.delivered.v1`. Key: recipientId; unique by eventId. */
@@ -106,6 +135,44 @@ export interface MessageDiscarded {
   readonly detail: string | null;
   readonly digest: Uint8Array | null;
   readonly discardedAt: number;
+  /** Of what was stored; null or absent for what never was. */
+  readonly seq?: number | null;
+  readonly size?: number | null;
+}
+
+/** `message.undeliverable.v1`: it waits for an agent that could not be woken. Key: recipientId; unique by eventId. */
+export interface MessageUndeliverable {
+  readonly eventId: string;
+  readonly messageId: string;
+  readonly senderId: string;
+  readonly recipientId: string;
+  readonly seq: number;
+  readonly acceptedAt: number;
+  readonly queuedAt: number;
+  readonly undeliverableAt: number;
+}
+
+/** `message.set-aside.v1`: it waits on, and is not handed out. Key: recipientId; unique by eventId. */
+export interface MessageSetAside {
+  readonly eventId: string;
+  readonly messageId: string;
+  readonly senderId: string;
+  readonly recipientId: string;
+  readonly seq: number;
+  readonly setAsideAt: number;
+}
+
+/** `message.retried.v1`: an item that was set aside or undeliverable is handed out again. Key: recipientId; unique by eventId. */
+export interface MessageRetried {
+  readonly eventId: string;
+  readonly kind: ItemKind;
+  readonly itemId: string;
+  readonly senderId: string;
+  readonly recipientId: string;
+  readonly seq: number;
+  readonly wasSetAside: boolean;
+  readonly wasUndeliverable: boolean;
+  readonly retriedAt: number;
 }
 
 /** `push.requested.v1`. Key: recipientId. */
@@ -115,13 +182,91 @@ export interface PushRequested {
   readonly requestedAt: number;
 }
 
+/** `push.retry.*.v1`: devices that could not be woken. Key: recipientId. */
+export interface PushRetry extends PushRequested {
+  readonly wakeId: string;
+  /** The attempt that comes next: 2 and more. */
+  readonly attempt: number;
+  readonly deviceIds: readonly string[];
+  /** Another device of the agent was woken, or is to be by another wake. */
+  readonly woken: boolean;
+  /** From the append to the attempt. */
+  readonly delayMs: number;
+  /** What is left to wait then. */
+  readonly restMs: number;
+}
+
+/** `device-removed`: by its agent; `device-gone`: its provider says that there is no such device any more. */
+export type DeviceChange = "device-registered" | "device-removed" | "device-gone";
+
 /** `agent.changed.v1`. Key: agentId; unique by eventId. */
 export interface AgentChanged {
   readonly eventId: string;
   readonly agentId: string;
-  readonly change: "registered";
+  readonly change:
+    | "registered"
+    | "suspended"
+    | "resumed"
+    | "revoked"
+    /** One that was registered without an owner has one now. */
+    | "owner-set"
+    | "signing-key-added"
+    | "signing-key-removed"
+    | "policy-changed"
+    | "contact-requested"
+    | "contact-accepted"
+    | "contact-declined"
+    | "contact-removed"
+    | "blocked"
+    | "unblocked"
+    | "delegation-revoked"
+    | "audit-replayed"
+    | DeviceChange;
   readonly custody: Custody;
   readonly changedAt: number;
+  /** Which device, where it is about one. */
+  readonly deviceId?: string | null;
+  /** Who did it, where it was not the agent itself: `owner:ISSUER#SUBJECT`, `operator`, `operator:NAME` or `service`. */
+  readonly actor?: string | null;
+  /** Why, in the words of who did it, or a code. */
+  readonly reason?: string | null;
+  /** Whom a policy or a contact is about. */
+  readonly peerId?: string | null;
+  /** Thumbprint of the signing key that was added or removed. */
+  readonly keyId?: string | null;
+  /** `jti` of the delegation that was revoked. */
+  readonly tokenId?: string | null;
+}
+
+/** `audit.v1`: one fact of the log, in one form for all. Key: agentId. */
+export interface AuditRecord {
+  readonly eventId: string;
+  /** Place in the Merkle log: 0, 1, 2 without a gap. */
+  readonly logIndex: number;
+  /** Whose fact it is. */
+  readonly agentId: string;
+  /** Who did it: an agent id, `owner:ISSUER#SUBJECT`, `operator`, `operator:NAME` or `service`. */
+  readonly actor: string;
+  readonly delegation: readonly Delegation[];
+  /** `object.verb`. */
+  readonly action: string;
+  readonly senderId: string | null;
+  readonly recipientId: string | null;
+  readonly messageId: string | null;
+  /** Bytes of ciphertext, of messages; else null. */
+  readonly size: number | null;
+  readonly occurredAt: number;
+  /** `ok`, or the code of why not. */
+  readonly outcome: string;
+  /** The device, signing key or delegation (`jti`) that it is about; else null. */
+  readonly subject: string | null;
+  /** Why, in the words of who did it, or which policy; else null. */
+  readonly reason: string | null;
+  readonly sourceTopic: string;
+  readonly sourcePartition: number;
+  readonly sourceOffset: number;
+  /** `ce_id` of the fact. */
+  readonly sourceEventId: string;
 }
 
 /** One-time prekeys that can still be handed out. */
@@ -212,4 +357,32 @@ export interface SessionInitialized {
   /** Who holds the initiator's keys. */
   readonly custody: Custody;
   readonly initializedAt: number;
+}
+
+/** What was counted of an agent in an hour: only grows. Bytes are of ciphertext. */
+export interface UsageCounts {
+  readonly messagesSent: number;
+  readonly bytesSent: number;
+  readonly messagesReceived: number;
+  readonly bytesReceived: number;
+  /** Ends of what it received: read by the agent, or gone unread. */
+  readonly messagesAcknowledged: number;
+  readonly bytesAcknowledged: number;
+  readonly messagesDiscarded: number;
+  readonly bytesDiscarded: number;
+}
+
+/** What was waiting in the agent's mailbox when the time was over. */
+export interface UsageStored {
+  readonly messagesStored: number;
+  readonly bytesStored: number;
+}
+
+/** `usage.v1`: an agent's hour, as far as it is counted. Key: agentId; of one hour the highest revision is true. */
+export interface Usage extends UsageCounts, UsageStored {
+  readonly eventId: string;
+  readonly agentId: string;
+  /** When the hour began. */
+  readonly hour: number;
+  readonly revision: number;
 }

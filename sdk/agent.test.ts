@@ -11,7 +11,7 @@ import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { sealFrame } from "../protocol/session.ts";
 import type { ItemFrame } from "../protocol/stream-frames.ts";
 import { Agent } from "./agent.ts";
-import { AgentError, AgentStopped, ClockSkew, MessageDiscarded, SendRejected } from "./errors.ts";
+import { AgentStopped, ClockSkew, MessageDiscarded, SendRejected } from "./errors.ts";
 import { type FakeService, problem } from "./fake-service.ts";
 import { firstProblem, Stranger, take, texts, until, useStage } from "./stage-for-tests.ts";
 
@@ -24,70 +24,6 @@ let folder: string;
 
 beforeEach(() => {
   ({ service, folder } = stage);
-});
-
-test("two agents that have never met send both ways, and each hears that the other was done with it", async () => {
-  const [alice, bob] = [await open("alice"), await open("bob")];
-  const receipts = alice.receipts();
-  const there = await alice.send(bob.id, "hello Bob");
-  const [arrived] = await take(bob, 1);
-  expect(arrived).toMatchObject({
-    id: there.messageId,
-    from: alice.id,
-    contentType: "text/plain; charset=utf-8",
-    seq: 1,
-  });
-  expect(arrived?.text()).toBe("hello Bob");
-  await there.acknowledged();
-  expect(alice.status(there.messageId)).toMatchObject({ state: "acknowledged", recipientId: bob.id });
-  const back = await bob.send(alice.id, { n: 1 });
-  const [answer] = await take(alice, 1);
-  expect(answer?.json()).toEqual({ n: 1 });
-  await back.acknowledged();
-  expect((await receipts.next()).value).toMatchObject({ messageId: there.messageId, state: "delivered" });
-  expect((await receipts.next()).value).toMatchObject({ messageId: there.messageId, state: "acknowledged" });
-});
-
-test("a body arrives as what it was, under the content type given", async () => {
-  const [alice, bob] = [await open("alice"), await open("bob")];
-  const outcomes = await alice.sendMany([
-    { to: bob.id, body: "Grüße" },
-    { to: bob.id, body: Uint8Array.of(0, 255) },
-    { to: bob.id, body: [1, null, "x"] },
-    { to: bob.id, body: "<p>", contentType: "text/html" },
-    { to: bob.id, body: "" },
-  ]);
-  expect(outcomes.map(({ status }) => status)).toEqual(Array(5).fill("fulfilled"));
-  const [text, bytes, json, html, empty] = await take(bob, 5);
-  expect(text?.text()).toBe("Grüße");
-  expect([...(bytes?.body ?? [])]).toEqual([0, 255]);
-  expect(bytes?.contentType).toBe("application/octet-stream");
-  expect(() => bytes?.text()).toThrow(AgentError);
-  expect(json?.json()).toEqual([1, null, "x"]);
-  expect(html?.contentType).toBe("text/html");
-  expect(() => html?.json()).toThrow(AgentError);
-  expect(empty?.body.length).toBe(0);
-});
-
-test("messages to an agent that is away wait for it, in their order", async () => {
-  const bobId = await registered("bob");
-  const alice = await open("alice");
-  for (const text of ["one", "two", "three"]) await alice.send(bobId, text);
-  expect(texts(await take(await open("bob"), 3))).toEqual(["one", "two", "three"]);
-});
-
-test("a thousand messages at once arrive in order, in few batches", async () => {
-  const [alice, bob] = [await open("alice"), await open("bob")];
-  const bodies = Array.from({ length: 1_000 }, (_, n) => `message ${n}`);
-  const received: string[] = [];
-  const reading = (async () => {
-    for await (const message of bob.inbox()) if (received.push(message.text()) === bodies.length) break;
-  })();
-  const outcomes = await alice.sendMany(bodies.map((body) => ({ to: bob.id, body })));
-  expect(outcomes.every(({ status }) => status === "fulfilled")).toBe(true);
-  await reading;
-  expect(received).toEqual(bodies);
-  expect(service.batches.length).toBeLessThan(30);
 });
 
 test("messages that arrive out of order all open", async () => {
@@ -115,19 +51,6 @@ test("an item that is handed over again is acknowledged again and given to the a
   await until(() => service.acked.filter((id) => id === messageId).length >= 2);
   await alice.send(bob.id, "next");
   expect(texts(await take(bob, 1))).toEqual(["next"]);
-});
-
-test("a message whose handler throws is not acknowledged, and comes again first", async () => {
-  const [alice, bob] = [await open("alice"), await open("bob")];
-  await alice.send(bob.id, "one");
-  await alice.send(bob.id, "two");
-  const handle = async () => {
-    for await (const message of bob.inbox()) if (message.text() === "one") throw new Error("not now");
-  };
-  await expect(handle()).rejects.toThrow("not now");
-  expect(service.acked).toEqual([]);
-  expect(texts(await take(bob, 2))).toEqual(["one", "two"]);
-  await until(() => service.acked.length === 2);
 });
 
 test("a message that was not handled is there when the agent is opened again, and its item in the mailbox does no harm", async () => {
@@ -303,6 +226,23 @@ test("a bundle that was tampered with is not used", async () => {
   account.signedPrekey = null;
   await expect(alice.send(bob.id, "secret")).rejects.toMatchObject({ code: "prekeys-unavailable" });
 });
+
+test.each([
+  ["delegation-refused", "revoked"],
+  ["signing-key-ended", undefined],
+])(
+  "a claim that is refused for the agent itself stops it, and is no word about the recipient: %s",
+  async (code, rule) => {
+    const bobId = await registered("bob");
+    const alice = await open("alice");
+    service.onRequest = (request) =>
+      request.startsWith("POST /messaging/prekeys/") ? [403, { code, ...(rule === undefined ? {} : { rule }) }] : null;
+    const sending = alice.send(bobId, "hello");
+    await expect(sending).rejects.toBeInstanceOf(AgentStopped);
+    await expect(sending).rejects.toMatchObject({ code });
+    await expect(alice.send(bobId, "more")).rejects.toMatchObject({ name: "AgentStopped", code });
+  },
+);
 
 test("a send that waits for a bundle can be called off at once, with the signal's reason", async () => {
   const bobId = await registered("bob");

@@ -1,33 +1,30 @@
 /**
- * An agent: its identity, its mail, its connection. The whole of the SDK for most programs (docs/sdk.md).
+ * An agent: its identity, its mail, its connection. The whole of the SDK for most programs (docs/sdk.md), the same for both custodies.
  *
- * Content leaves this process only encrypted to its recipient. A message that `send` took is in the store until its end is known; one that
- * arrived is until the application is done with it. Neither a crash at any moment nor a service that is away loses one.
+ * A message that `send` took is in the store until its end is known. Neither a crash at any moment nor a service that is away loses one. Who can read what is
+ * sent is the custody's matter: where the agent holds its keys, its recipient alone (own-keys.ts); where the service does, whoever runs it as well (held-keys.ts).
  */
 import type { Identity } from "../protocol/identity.ts";
-import type { ServerFrame } from "../protocol/stream-frames.ts";
-import { Answering } from "./answering.ts";
-import { Asking } from "./asking.ts";
-import { Channel } from "./channel.ts";
-import { AgentError, AgentStopped, ServiceUnavailable, StoreError } from "./errors.ts";
+import { type Credentials, callSigner } from "./credentials.ts";
+import type { Custody } from "./custody.ts";
+import { type DelegationOptions, keyIdOf, type MadeDelegation, makeDelegation } from "./delegation.ts";
+import { AgentError, AgentStopped, StoreError } from "./errors.ts";
+import { HeldClient } from "./held-client.ts";
+import { HeldKeys } from "./held-keys.ts";
+import type { HeldService } from "./held-service.ts";
+import { Life, type Problem } from "./life.ts";
 import { type Body, contentOf, type InboxMessage } from "./message.ts";
-import { Opener } from "./opening.ts";
 import { Outcomes, type Receipt } from "./outcomes.ts";
-import { abandonable, Backoff, delay } from "./patience.ts";
-import { type NotOpened, Receiving } from "./receiving.ts";
-import { findRollback } from "./rollback.ts";
-import { Sealing } from "./sealing.ts";
-import { Sending } from "./sending.ts";
-import type { Service, StreamConnection } from "./service.ts";
+import { OwnKeys } from "./own-keys.ts";
+import { abandonable } from "./patience.ts";
+import type { Policies } from "./policies.ts";
+import type { PairSessions, Service, UsagePage, UsagePeriod, UsageQuestion } from "./service.ts";
 import { ServiceClient } from "./service-client.ts";
 import type { StoreKey } from "./store/key.ts";
 import type { OutboxStatus } from "./store/outbox.ts";
 import { Store } from "./store/store.ts";
-import { keepStream } from "./stream.ts";
-import { UPKEEP_INTERVAL_MS, Upkeep } from "./upkeep.ts";
 
-/** What was deleted is gone from the write-ahead log as well after this time. */
-const TIDY_INTERVAL_MS = 60_000;
+export type { Problem } from "./life.ts";
 
 /** Receipts reach who is connected; one that was lost on its way is found by asking. */
 const ASK_INTERVAL_MS = 5 * 60_000;
@@ -35,20 +32,25 @@ const ASK_INTERVAL_MS = 5 * 60_000;
 /** `close` waits this long for what is under way; the rest leaves at the next open. */
 const DRAIN_MS_MAX = 5_000;
 
-/** The service that answers the stream answers the question as well, in a moment. */
-const CHECK_RETRY_MS = { firstMs: 250, lastMs: 10_000 };
-
-const PROBLEMS = { bufferedMax: 1_000, replayedMax: 100 };
-
-export interface AgentOptions {
-  /** The service, such as `https://sealpost.example`. */
-  readonly url: string;
+export interface AgentOptions extends Credentials {
+  /** The service, such as `https://sealpost.example`. Default: the one this store's agent was opened with last. */
+  readonly url?: string;
   /** The agent's store: a file of its own, made on first use. */
   readonly storePath: string;
   /** The key the store's secrets are sealed under: 32 bytes, their base64url text, or a file. Default: the file `<storePath>.key`, made on first use. */
   readonly key?: StoreKey;
   /** No session below suite 2 (PQXDH), with nobody: a peer without KEM prekeys cannot be written to (`suite-refused`). Default false. */
   readonly requirePq?: boolean;
+  /**
+   * Who holds the agent's keys: the agent itself ("agent": nobody else can read), or the service ("server": whoever runs it can read; docs/custody.md). Decided when the
+   * agent is made; default the store's, and "agent" for a new one.
+   */
+  readonly custody?: "agent" | "server";
+  /**
+   * The chain of delegation that this agent acts under: every call presents it, and what it covers is sent for who delegated first (docs/delegation.md). The agent stops
+   * with `delegation-refused` when it does not hold (any more); what was stored leaves at the next open.
+   */
+  readonly delegation?: string;
   /** Calls off the opening. */
   readonly signal?: AbortSignal;
 }
@@ -84,145 +86,154 @@ export interface Sent {
   acknowledged(options?: Waiting): Promise<void>;
 }
 
-/** Something the application may want to know, and need not do anything about. */
-export type Problem =
-  | { readonly type: "not-opened"; readonly at: number; readonly item: NotOpened }
-  /** The connection, an upload or a question failed; it is tried again. */
-  | { readonly type: "trouble"; readonly at: number; readonly error: AgentError }
-  /** The store is older than what it has sent: it was copied back from a backup. The sessions concerned were retired. */
-  | { readonly type: "store-rolled-back"; readonly at: number; readonly messagesLost: number }
-  /** The service held other prekeys than this store: all were replaced. */
-  | { readonly type: "prekeys-replaced"; readonly at: number };
-
 /** How to reach the service, for an agent that has its identity. */
 type Connect = (me: Identity, signal: AbortSignal) => Service;
 
-interface Circumstances {
+/** The same for an agent whose keys the service holds; it calls with its access key. */
+type ConnectHeld = (access: Identity, signal: AbortSignal) => HeldService;
+
+type Circumstances = Pick<AgentOptions, "requirePq" | "signal" | "signingKey"> & {
+  /** How the service is named in the store. */
   readonly origin: string;
-  readonly requirePq: boolean;
-  /** Aborts with what stopped the agent. */
-  readonly ending: AbortController;
+};
+
+interface Parts {
+  readonly store: Store;
+  readonly outcomes: Outcomes;
+  readonly life: Life;
+  readonly credentials: Credentials;
 }
 
 export class Agent {
-  /** The agent's id: what others send to. */
-  readonly id: string;
+  readonly #custody: Custody;
   readonly #store: Store;
-  readonly #service: Service;
-  readonly #upkeep: Upkeep;
   readonly #outcomes: Outcomes;
-  readonly #sealing: Sealing;
-  readonly #sending: Sending;
-  readonly #receiving: Receiving;
-  readonly #asking: Asking;
-  readonly #answering: Answering;
-  readonly #problems = new Channel<Problem>(PROBLEMS);
-  /** Aborts with what stopped the agent. */
-  readonly #ending: AbortController;
-  readonly #timers: NodeJS.Timeout[] = [];
-  readonly #underWay = new Set<Promise<unknown>>();
-  #connected = Promise.withResolvers<void>();
-  #connection: StreamConnection | null = null;
-  #checkingStore: Promise<void> | null = null;
-  #streaming: Promise<void> = Promise.resolve();
+  readonly #life: Life;
+  /** Who holds its keys: the agent itself, or the service, whose operator can then read its messages. */
+  readonly custody: "agent" | "server";
+  /** Names the key that this agent signs its calls with: its id, unless it was opened with a signing key or the service holds its keys. For those who delegate to it. */
+  readonly keyId: string;
   #closing: Promise<void> | null = null;
 
-  private constructor(store: Store, me: Identity, service: Service, { origin, requirePq, ending }: Circumstances) {
-    const { signal } = ending;
-    const background = (work: Promise<unknown>) => this.#background(work);
-    const onTrouble = (error: AgentError) => this.#problems.emit({ type: "trouble", at: Date.now(), error });
-    const onReplaced = () => this.#problems.emit({ type: "prekeys-replaced", at: Date.now() });
-    const outcomes = new Outcomes(store);
-    const sealing = new Sealing({ store, service, me, requirePq, signal });
-    this.id = me.agentId;
+  private constructor(custody: Custody, { store, outcomes, life, credentials }: Parts) {
+    this.#custody = custody;
     this.#store = store;
-    this.#service = service;
-    this.#ending = ending;
-    this.#upkeep = new Upkeep({ store, service, me, origin, onReplaced, background, signal });
     this.#outcomes = outcomes;
-    this.#sealing = sealing;
-    this.#sending = new Sending({ store, service, sealing, outcomes, onTrouble, background });
-    this.#receiving = new Receiving({
-      store,
-      opener: new Opener(store, me, { requirePq }),
-      answerRekey: async (peerId, sessionId) => {
-        if (await sealing.answerRekey(peerId, sessionId)) this.#sending.pump();
-      },
-      onPrekeysUsed: () => background(this.#upkeep.run()),
-      onNotOpened: (item) => this.#problems.emit({ type: "not-opened", at: Date.now(), item }),
-      onFailed: () => this.#asking.wake(),
-      onRetryRequest: () => this.#answering.wake(),
-      background,
-    });
-    this.#asking = new Asking({
-      store,
-      service,
-      me,
-      onAsked: (message) => this.#receiving.refuse(message),
-      onLost: ({ senderId, itemId, code }) => {
-        this.#receiving.refuse({ senderId, itemId, code });
-        const item = { senderId, itemId, seq: null, code, isRefused: true };
-        this.#problems.emit({ type: "not-opened", at: Date.now(), item });
-      },
-      onTrouble,
-      background,
-    });
-    this.#answering = new Answering({ store, me, sealing, pump: () => this.#sending.pump(), onTrouble, background });
-    this.#connected.promise.catch(() => {});
+    this.#life = life;
+    this.custody = store.accounts.custody();
+    this.keyId = keyIdOf(callSigner(this.#signer(), credentials));
+    life.atEnd((error) => outcomes.stop(error));
   }
 
   /**
-   * Opens the agent of this store, or makes a new one: registers it with the service and gives it prekeys. An agent that was
+   * Opens the agent of this store, or makes a new one and registers it with the service. An agent that was
    * registered before opens without the service as well, and connects when it can.
    *
    * Throws a `StoreError`, a `ServiceUnavailable`, `ServiceRefused` or `ClockSkew`, and the signal's reason.
    */
   static async open(options: AgentOptions): Promise<Agent> {
     options.signal?.throwIfAborted();
-    const base = serviceUrl(options.url);
+    const { storePath: path, key } = options;
+    const given = options.url === undefined ? null : serviceUrl(options.url);
+    const store = Store.open({ path, ...(key === undefined ? {} : { key }) });
+    const { base, custody } = settled(store, () => ({
+      base: given ?? serviceUrl(store.accounts.home() ?? ""),
+      custody: custodyOf(store, options.custody),
+    }));
+    const circumstances = { ...options, origin: base.origin };
+    const agent = await (custody === "server"
+      ? Agent.held(store, (access, signal) => new HeldClient(base, access, signal, options), circumstances)
+      : Agent.over(store, (me, signal) => new ServiceClient(base, me, signal, options), circumstances));
+    if (store.accounts.home() !== base.href) await store.commit(() => store.accounts.setHome(base.href));
+    return agent;
+  }
+
+  /**
+   * The thumbprint of the key that the agent of this store registers with, which its owner's statement must name; a new store gets one. The service is not asked.
+   *
+   * Throws a `StoreError`.
+   */
+  static async keyId(options: Pick<AgentOptions, "storePath" | "key" | "custody">): Promise<string> {
     const { storePath: path, key } = options;
     const store = Store.open({ path, ...(key === undefined ? {} : { key }) });
-    return Agent.over(store, (me, signal) => new ServiceClient(base, me, signal), { ...options, origin: base.origin });
+    try {
+      const { accounts } = store;
+      const custody = custodyOf(store, options.custody);
+      const me = accounts.identity() ?? (await store.commit(() => accounts.createIdentity(Date.now(), custody)));
+      return me.agentId;
+    } finally {
+      store.close();
+    }
   }
 
   /**
    * The same over a store that is open, which it closes, and any service; `origin` names that in the store.
    * @internal
    */
-  static async over(
+  static over(store: Store, connect: Connect, circumstances: Circumstances): Promise<Agent> {
+    const { origin, requirePq = false } = circumstances;
+    return Agent.#begin(store, "agent", circumstances, (me, parts) => {
+      const service = connect(me, parts.life.signal);
+      return new OwnKeys({ ...parts, me, service, origin, requirePq });
+    });
+  }
+
+  /**
+   * The same for an agent whose keys the service holds.
+   * @internal
+   */
+  static held(store: Store, connect: ConnectHeld, circumstances: Circumstances): Promise<Agent> {
+    const { origin } = circumstances;
+    return Agent.#begin(store, "server", circumstances, (access, parts) => {
+      const service = connect(access, parts.life.signal);
+      return new HeldKeys({ ...parts, service, origin });
+    });
+  }
+
+  static async #begin(
     store: Store,
-    connect: Connect,
-    { origin, requirePq = false, signal }: Pick<AgentOptions, "requirePq" | "signal"> & { readonly origin: string },
+    who: "agent" | "server",
+    { signal, signingKey }: Circumstances,
+    custodyOver: (me: Identity, parts: Parts) => Custody,
   ): Promise<Agent> {
-    const ending = new AbortController();
+    const life = new Life();
     try {
       const { accounts } = store;
-      const me = accounts.identity() ?? (await store.commit(() => accounts.createIdentity(Date.now())));
-      const agent = new Agent(store, me, connect(me, ending.signal), { origin, requirePq, ending });
-      await abandonable(agent.#upkeep.begin(), signal);
-      agent.#start();
+      const me = accounts.identity() ?? (await store.commit(() => accounts.createIdentity(Date.now(), who)));
+      const credentials = signingKey === undefined ? {} : { signingKey };
+      const parts = { store, outcomes: new Outcomes(store), life, credentials };
+      const custody = custodyOver(me, parts);
+      await abandonable(custody.begin(), signal);
+      const agent = new Agent(custody, parts);
+      custody.start();
+      life.every(ASK_INTERVAL_MS, () => life.background(agent.refresh()));
       return agent;
     } catch (error) {
-      ending.abort(error);
+      life.abandon(error);
       store.close();
       throw error;
     }
   }
 
+  /** The agent's id: what others send to. */
+  get id(): string {
+    return this.#custody.agentId;
+  }
+
   /**
-   * Encrypts for one agent and sends; resolves when the service has the message. From the moment it is stored here (before anything is
+   * Sends to one agent; resolves when the service has the message. From the moment it is stored here (before anything is
    * sent) it will be sent, also when this call is called off, the service is away or the process dies.
    *
    * Rejects with `SendRejected` when it will never be taken; `AgentStopped`, and it leaves at the next open if it was stored; `StoreError`; the signal's reason.
    */
   async send(to: string, body: Body, { contentType, signal }: SendOptions = {}): Promise<Sent> {
-    this.#ending.signal.throwIfAborted();
+    this.#life.signal.throwIfAborted();
     if (this.#closing !== null) throw new AgentStopped("closed");
-    const stored = this.#sealing.seal(to, contentOf(body, contentType), signal === undefined ? {} : { signal });
+    const stored = this.#custody.store(to, contentOf(body, contentType), signal);
     const messageId = await abandonable(stored, signal);
     const accepted = this.#outcomes.accepted(messageId);
-    this.#sending.pump();
-    await abandonable(this.#track(accepted), signal);
+    this.#custody.pump();
+    await abandonable(this.#life.track(accepted), signal);
     return {
       messageId,
       recipientId: to,
@@ -245,17 +256,17 @@ export class Agent {
    * Ends when the signal aborts and when the agent is closed; throws `AgentStopped` when the agent stops otherwise.
    */
   inbox({ signal }: Waiting = {}): AsyncGenerator<InboxMessage, void, undefined> {
-    return this.#receiving.messages(signal);
+    return this.#custody.messages(signal);
   }
 
   /** What becomes of sent messages, from now on. A listener that is 10,000 behind misses the oldest: `status` knows them. */
   receipts({ signal }: Waiting = {}): AsyncGenerator<Receipt, void, undefined> {
-    return this.#outcomes.receipts.subscribe(signal);
+    return this.#outcomes.listen(signal);
   }
 
   /** Messages that did not open, and troubles that the agent gets over by itself: the last 100, and from now on. */
   problems({ signal }: Waiting = {}): AsyncGenerator<Problem, void, undefined> {
-    return this.#problems.subscribe(signal);
+    return this.#life.problems.subscribe(signal);
   }
 
   /** What became of a message; null when it is not one of this store, or ended more than 40 days ago. */
@@ -263,9 +274,57 @@ export class Agent {
     return this.#store.outbox.status(messageId);
   }
 
-  /** Resolves when the stream is open. */
+  /** Asks the service now what became of the messages whose end is not known; `status` has it then. Rejects with what the service says. */
+  refresh(): Promise<void> {
+    return this.#outcomes.ask(this.#custody.service);
+  }
+
+  /** What the service knows of the sessions with a peer, and who can read what is said in them. */
+  sessions(peerId: string): Promise<PairSessions> {
+    return this.#custody.service.pairSessions(peerId);
+  }
+
+  /** Whom this agent lets in, its contacts, and asking to be one (docs/policies.md). */
+  get policies(): Policies {
+    return this.#custody.service.policies;
+  }
+
+  /** What this agent used, by the hour or by the day, the earliest first; without times in which nothing was counted. Rejects with what the service says. */
+  async usage(question: UsageQuestion = {}): Promise<UsagePeriod[]> {
+    const periods: UsagePeriod[] = [];
+    for (let cursor: string | null = null; ; ) {
+      const page: UsagePage = await this.#custody.service.usage(question, cursor);
+      periods.push(...page.periods);
+      if (page.cursor === null) return periods;
+      cursor = page.cursor;
+    }
+  }
+
+  /**
+   * Begins a session with a peer ahead of the first message, if there is none, so that it waits for nothing; its id. Rejects with `SendRejected` where none can be
+   * begun.
+   */
+  beginSession(peerId: string, { signal }: Waiting = {}): Promise<string> {
+    const begun = this.#custody.beginSession(peerId).then((id) => Buffer.from(id).toString("base64url"));
+    return abandonable(this.#life.track(begun), signal);
+  }
+
+  /** Lets another agent act for this one, within limits and for a time (docs/delegation.md). The service is not asked. Rejects with `delegation-malformed`, `delegation-refused`, `AgentStopped`. */
+  async delegate(options: DelegationOptions): Promise<MadeDelegation> {
+    if (this.#closing !== null) throw new AgentStopped("closed");
+    const home = this.#store.accounts.home();
+    if (home === null) throw new AgentError("delegation-malformed", "this agent has no service to delegate at");
+    return makeDelegation(this.#signer(), new URL(home).host, options);
+  }
+
+  /** Takes a delegation of this agent's back: within 5 s no chain with it is taken any more. Harmless when repeated. */
+  revokeDelegation(tokenId: string): Promise<void> {
+    return this.#custody.service.revokeDelegation(tokenId);
+  }
+
+  /** Resolves when the service is there. */
   connected({ signal }: Waiting = {}): Promise<void> {
-    return abandonable(this.#connected.promise, signal);
+    return abandonable(this.#custody.connected(), signal);
   }
 
   /** Waits for what is on its way (up to five seconds, unless told otherwise), disconnects, and frees the store for the next. */
@@ -278,153 +337,52 @@ export class Agent {
     return this.close();
   }
 
-  #start(): void {
-    const streaming = keepStream(
-      this.#service,
-      {
-        onOpen: (connection) => this.#onOpen(connection),
-        onFrames: (frames) => this.#onFrames(frames),
-        onClose: () => this.#onClose(),
-        onUnknown: () => this.#upkeep.registerAgain(),
-        onTrouble: (error) => this.#problems.emit({ type: "trouble", at: Date.now(), error }),
-      },
-      this.#ending.signal,
-    );
-    this.#streaming = streaming.catch((error) => this.#stop(stoppedBy(error)));
-    this.#every(UPKEEP_INTERVAL_MS, () => this.#background(this.#upkeep.runIfDue()));
-    this.#every(ASK_INTERVAL_MS, () => this.#background(this.#outcomes.ask(this.#service)));
-    this.#every(TIDY_INTERVAL_MS, () => this.#background(this.#upkeep.tidy()));
-    this.#every(ASK_INTERVAL_MS, () => this.#background(this.#outcomes.endUnrepaired()));
-  }
-
-  #every(ms: number, work: () => void): void {
-    this.#timers.push(setInterval(work, ms).unref());
-  }
-
-  #onOpen(connection: StreamConnection): void {
-    this.#connection = connection;
-    this.#receiving.onOpen(connection);
-    this.#background(this.#beginSending(connection));
-    this.#connected.resolve();
-    this.#asking.wake();
-    this.#answering.wake();
-    this.#background(this.#outcomes.ask(this.#service));
-    this.#background(this.#upkeep.runIfDue());
-  }
-
-  /** Nothing leaves before it is known that it does not repeat what this agent has sent already. */
-  async #beginSending(connection: StreamConnection): Promise<void> {
-    this.#checkingStore ??= this.#checkStore().catch((error) => {
-      // A store that failed once is asked again on the next connection.
-      this.#checkingStore = null;
-      throw error;
-    });
-    await this.#checkingStore;
-    if (this.#connection === connection) this.#sending.onOpen(connection);
-  }
-
-  /** Once after each opening: only an opening can have changed it. */
-  async #checkStore(): Promise<void> {
-    const backoff = new Backoff(CHECK_RETRY_MS);
-    for (;;) {
-      try {
-        const messagesLost = await findRollback(this.#store, this.#service);
-        if (messagesLost > 0) this.#problems.emit({ type: "store-rolled-back", at: Date.now(), messagesLost });
-        break;
-      } catch (error) {
-        if (!(error instanceof AgentError) || error instanceof AgentStopped || error instanceof StoreError) throw error;
-        this.#problems.emit({ type: "trouble", at: Date.now(), error });
-        // A service that cannot tell at all keeps no mail from leaving; one that is away takes none either.
-        if (!(error instanceof ServiceUnavailable)) break;
-        await delay(backoff.next(error.retryAfterMs ?? 0), this.#ending.signal);
-      }
-    }
-    // Also what an earlier opening held and did not get to.
-    this.#background(this.#sending.sayHeldAnew());
-  }
-
-  #onClose(): void {
-    this.#connection = null;
-    this.#receiving.onClose();
-    this.#sending.onClose();
-    this.#connected = Promise.withResolvers();
-    this.#connected.promise.catch(() => {});
-  }
-
-  #onFrames(frames: readonly ServerFrame[]): void {
-    const items = frames.filter((frame) => frame.type === "item");
-    if (items.length > 0) this.#background(this.#receiving.onItems(items));
-    const receipts = frames.filter((frame) => frame.type === "receipt");
-    if (receipts.length > 0) {
-      this.#background(
-        this.#outcomes.record(receipts.map(({ status, ...receipt }) => ({ ...receipt, state: status }))),
-      );
-    }
-    for (const frame of frames) {
-      if (frame.type === "accepted") this.#background(this.#sending.onAccepted(frame));
-      if (frame.type === "rejected") this.#background(this.#sending.onRejected(frame));
-      if (frame.type === "notice") this.#upkeep.onNotice(frame.kind);
-    }
-  }
-
-  /** What nobody awaits. A store that fails ends the connection, so that what it did not take comes again. */
-  #background(work: Promise<unknown>): void {
-    this.#track(work).catch((error) => {
-      if (this.#ending.signal.aborted) return;
-      if (!(error instanceof AgentError) || error instanceof AgentStopped) {
-        this.#stop(stoppedBy(error));
-        return;
-      }
-      this.#problems.emit({ type: "trouble", at: Date.now(), error });
-      if (error instanceof StoreError) this.#connection?.terminate();
-    });
-  }
-
-  #track<T>(work: Promise<T>): Promise<T> {
-    this.#underWay.add(work);
-    const done = () => this.#underWay.delete(work);
-    work.then(done, done);
-    return work;
+  #signer() {
+    const identity = this.#store.accounts.identity();
+    if (identity === null) throw new Error("an agent has an identity");
+    return { agentId: this.id, signing: identity.signing };
   }
 
   async #close(drainMsMax: number): Promise<void> {
-    this.#receiving.stop(new AgentStopped("closed"));
-    if (this.#connection !== null && !this.#ending.signal.aborted) {
+    this.#custody.endInbox(new AgentStopped("closed"));
+    if (this.#custody.isConnected && !this.#life.signal.aborted) {
       // The answers of what was just handled leave as well.
       await this.#store.commit(() => {}).catch(() => {});
-      this.#receiving.flush();
-      const drained = new AbortController();
-      const patience = delay(drainMsMax, drained.signal).catch(() => {});
-      await Promise.race([Promise.allSettled(this.#underWay), patience]);
-      drained.abort();
-      this.#receiving.flush();
+      this.#custody.flush();
+      await this.#life.drained(drainMsMax);
+      this.#custody.flush();
     }
-    this.#stop(new AgentStopped("closed"));
-    await this.#streaming;
+    this.#life.stop(new AgentStopped("closed"));
+    await this.#custody.disconnected;
     this.#store.close();
-  }
-
-  #stop(error: AgentStopped): void {
-    if (this.#ending.signal.aborted) return;
-    for (const timer of this.#timers) clearInterval(timer);
-    this.#sending.stop();
-    this.#asking.stop();
-    this.#answering.stop();
-    this.#upkeep.stop();
-    this.#receiving.stop(error);
-    this.#outcomes.stop(error);
-    this.#problems.end();
-    this.#connected.reject(error);
-    this.#ending.abort(error);
   }
 }
 
-function serviceUrl(url: string): URL {
+/** Closes the store when there is no way to go on with it. */
+function settled<T>(store: Store, work: () => T): T {
+  try {
+    return work();
+  } catch (error) {
+    store.close();
+    throw error;
+  }
+}
+
+/** Of the store, once it has an agent. */
+function custodyOf(store: Store, wanted: AgentOptions["custody"]): "agent" | "server" {
+  const { accounts } = store;
+  const made = accounts.identity() === null ? null : accounts.custody();
+  if (made === null || wanted === undefined || wanted === made) return made ?? wanted ?? "agent";
+  const message =
+    made === "agent"
+      ? "the agent of this store holds its keys itself: open it with custody agent, or make another store"
+      : "the service holds the keys of this store's agent: open it with custody server, or make another store";
+  throw new StoreError("store-custody", message);
+}
+
+/** Throws `url-malformed`. */
+export function serviceUrl(url: string): URL {
   const base = URL.canParse(url) ? new URL(url) : null;
   if (base?.protocol === "https:" || base?.protocol === "http:") return base;
   throw new AgentError("url-malformed", "the service's url is not an http or https url");
-}
-
-function stoppedBy(error: unknown): AgentStopped {
-  return error instanceof AgentStopped ? error : new AgentStopped("failed", error);
 }

@@ -26,6 +26,11 @@ export class Channel<T> {
     this.#limits = limits;
   }
 
+  /** Does somebody listen? */
+  get isHeard(): boolean {
+    return this.#subscriptions.size > 0;
+  }
+
   emit(event: T): void {
     if (this.#limits.replayedMax > 0) {
       this.#past.push(event);

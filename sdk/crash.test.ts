@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { beforeEach, expect, onTestFinished, test } from "vitest";
 import { decodeEnvelope } from "../protocol/envelope.ts";
 import { Agent } from "./agent.ts";
-import { FakeService } from "./fake-service.ts";
+import { FakeService, problem } from "./fake-service.ts";
 
 const SCRIPT = fileURLToPath(import.meta.resolve("./crash-agent.ts"));
 
@@ -25,8 +25,10 @@ beforeEach(async () => {
 
 const storePath = (name: string) => join(folder, `${name}.db`);
 
-async function open(name: string): Promise<Agent> {
-  const agent = await Agent.open({ url: service.url, storePath: storePath(name) });
+type Custody = "agent" | "server";
+
+async function open(name: string, custody: Custody): Promise<Agent> {
+  const agent = await Agent.open({ url: service.url, storePath: storePath(name), custody });
   onTestFinished(() => agent.close());
   await agent.connected();
   return agent;
@@ -39,8 +41,8 @@ interface Victim {
   kill(): Promise<void>;
 }
 
-async function start(name: string, recipient: string, first: number): Promise<Victim> {
-  const args = [SCRIPT, service.url, storePath(name), recipient, `${first}`];
+async function start(name: string, recipient: string, first: number, custody: Custody): Promise<Victim> {
+  const args = [SCRIPT, service.url, storePath(name), recipient, `${first}`, custody];
   const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
   const ended = once(child, "exit");
   const lines: string[] = [];
@@ -86,70 +88,102 @@ function expectNothingEncryptedTwice(): void {
   expect(places.size).toBeGreaterThan(0);
 }
 
-test("a sender killed at any moment loses nothing it was told is accepted, repeats nothing, and encrypts nothing twice", async () => {
-  const bob = await open("bob");
-  const received: number[] = [];
-  const reading = (async () => {
-    for await (const message of bob.inbox()) received.push(Number(message.text()));
-  })();
-  let first = 0;
-  const accepted: number[] = [];
-  for (let round = 0; round < 6; round++) {
-    // Every other round dies with a batch unanswered, whatever its moment.
-    let killAt = Number.POSITIVE_INFINITY;
-    const victim = await start("alice", bob.id, first);
-    const dead = new Promise<void>((resolve) => {
-      const die = () => void victim.kill().then(resolve);
-      killAt = service.batches.length + 3 + round;
-      service.onSend = (_, batch) => {
-        if (batch < killAt) return "accept";
-        if (batch === killAt) setTimeout(die, round % 2 === 0 ? 0 : Math.random() * 10);
-        return round % 2 === 0 ? (round === 0 ? "ignore" : "accept-silently") : "accept";
-      };
-    });
-    await dead;
-    accepted.push(...numbers(victim.lines, "accepted"));
-    first = Math.max(...numbers(victim.lines, "trying"), -1) + 1;
-  }
-  service.onSend = () => "accept";
-  const alice = await open("alice");
-  await alice.send(bob.id, `${first}`);
-  await until(() => received.includes(first));
-  expect(accepted.length).toBeGreaterThan(6);
-  for (const number of accepted) expect(received).toContain(number);
-  expect(new Set(received).size).toBe(received.length);
-  expect([...received].sort((a, b) => a - b)).toEqual(received);
-  expectNothingEncryptedTwice();
-  await bob.close();
-  await reading;
-}, 60_000);
+const custodies: readonly Custody[] = ["agent", "server"];
 
-test("a receiver killed at any moment handles every message, and everything is acknowledged in the end", async () => {
-  const alice = await open("alice");
-  const handled: number[] = [];
-  let bobId = "";
-  let sent = 0;
-  for (let round = 0; round < 5; round++) {
-    const victim = await start("bob", "", 0);
-    bobId = victim.lines[0]?.slice("open ".length) ?? "";
-    const mark = sent;
-    await alice.sendMany(Array.from({ length: 40 }, () => ({ to: bobId, body: `${sent++}` })));
-    // From "just delivered" to "in the middle of handling".
-    if (round > 0) await until(() => numbers(victim.lines, "handled").some((number) => number >= mark));
-    await victim.kill();
-    handled.push(...numbers(victim.lines, "handled"));
-  }
-  const bob = await open("bob");
-  await alice.send(bob.id, `${sent}`);
-  for await (const message of bob.inbox()) {
-    handled.push(Number(message.text()));
-    if (message.text() === `${sent}`) {
-      await message.ack();
-      break;
+/** Calls that brought messages of the agents so far. */
+function callsOf(custody: Custody): number {
+  return custody === "agent" ? service.batches.length : service.custody.calls.length;
+}
+
+/** From this call on the answer is given, is lost after the call was done, or there is none; `die` is called with it. */
+function dieAt(custody: Custody, killAt: number, answer: "given" | "lost" | "none", die: () => void): void {
+  service.onSend = (_, call) => {
+    if (call < killAt) return "accept";
+    if (call === killAt) die();
+    return answer === "given" ? "accept" : answer === "lost" ? "accept-silently" : "ignore";
+  };
+  if (custody === "agent") return;
+  let call = callsOf(custody);
+  service.onRequest = (name) => {
+    if (name !== "POST /messaging/messages") return null;
+    call += 1;
+    if (call < killAt) return null;
+    if (call === killAt) die();
+    return answer === "given" ? null : answer === "lost" ? "drop" : problem(503, "unavailable");
+  };
+}
+
+test.each(custodies)(
+  "a sender of %s custody killed at any moment loses nothing it was told is accepted, repeats nothing, and encrypts nothing twice",
+  async (custody) => {
+    const bob = await open("bob", custody);
+    const received: number[] = [];
+    const reading = (async () => {
+      for await (const message of bob.inbox()) received.push(Number(message.text()));
+    })();
+    let first = 0;
+    const accepted: number[] = [];
+    for (let round = 0; round < 6; round++) {
+      // Every other round dies with a batch unanswered, whatever its moment.
+      const victim = await start("alice", bob.id, first, custody);
+      const dead = new Promise<void>((resolve) => {
+        const die = () => void victim.kill().then(resolve);
+        const answer = round % 2 === 0 ? (round === 0 ? "none" : "lost") : "given";
+        dieAt(custody, callsOf(custody) + 3 + round, answer, () =>
+          setTimeout(die, round % 2 === 0 ? 0 : Math.random() * 10),
+        );
+      });
+      await dead;
+      accepted.push(...numbers(victim.lines, "accepted"));
+      first = Math.max(...numbers(victim.lines, "trying"), -1) + 1;
     }
-  }
-  for (let number = 0; number <= sent; number++) expect(handled).toContain(number);
-  await until(() => service.account(bobId).mailbox.length === 0);
-  expect(service.refused).toEqual([]);
-  expectNothingEncryptedTwice();
-}, 60_000);
+    service.onSend = () => "accept";
+    service.onRequest = () => null;
+    const alice = await open("alice", custody);
+    await alice.send(bob.id, `${first}`);
+    await until(() => received.includes(first));
+    expect(accepted.length).toBeGreaterThan(6);
+    for (const number of accepted) expect(received).toContain(number);
+    expect(new Set(received).size).toBe(received.length);
+    expect([...received].sort((a, b) => a - b)).toEqual(received);
+    if (custody === "agent") expectNothingEncryptedTwice();
+    await bob.close();
+    await reading;
+  },
+  60_000,
+);
+
+test.each(custodies)(
+  "a receiver of %s custody killed at any moment handles every message, and everything is acknowledged in the end",
+  async (custody) => {
+    const alice = await open("alice", custody);
+    const handled: number[] = [];
+    let bobId = "";
+    let sent = 0;
+    for (let round = 0; round < 5; round++) {
+      const victim = await start("bob", "", 0, custody);
+      bobId = victim.lines[0]?.slice("open ".length) ?? "";
+      const mark = sent;
+      await alice.sendMany(Array.from({ length: 40 }, () => ({ to: bobId, body: `${sent++}` })));
+      // From "just delivered" to "in the middle of handling".
+      if (round > 0) await until(() => numbers(victim.lines, "handled").some((number) => number >= mark));
+      await victim.kill();
+      handled.push(...numbers(victim.lines, "handled"));
+    }
+    const bob = await open("bob", custody);
+    await alice.send(bob.id, `${sent}`);
+    for await (const message of bob.inbox()) {
+      handled.push(Number(message.text()));
+      if (message.text() === `${sent}`) {
+        await message.ack();
+        break;
+      }
+    }
+    for (let number = 0; number <= sent; number++) expect(handled).toContain(number);
+    const account = custody === "agent" ? service.account(bobId) : service.custody.accounts.get(bobId);
+    await until(() => account?.mailbox.length === 0);
+    expect(service.refused).toEqual([]);
+    if (custody === "agent") expectNothingEncryptedTwice();
+  },
+  60_000,
+);

@@ -23,6 +23,10 @@ import {
   type ServerFrame,
   type StreamItemId,
 } from "../protocol/stream-frames.ts";
+import { FakeCustody } from "./fake-custody.ts";
+import { problem } from "./fake-problem.ts";
+
+export { problem } from "./fake-problem.ts";
 
 type Json = Record<string, unknown>;
 
@@ -65,8 +69,23 @@ export class FakeService {
   onRequest: (request: string, attempt: number) => [number, Json, Record<string, string>?] | "drop" | null = () => null;
   /** Changes an item on its way out. */
   onItem: (item: ItemFrame) => ItemFrame[] = (item) => [item];
-  /** Are upgrades refused with 503? */
+  /** Are upgrades, and the calls of agents whose keys it holds, refused with 503? */
   isAway = false;
+  /** What came over HTTP, as text. */
+  readonly bodies: string[] = [];
+  readonly custody = new FakeCustody({
+    sent: (senderId, recipientId, messageId, bytes) => {
+      this.sent.push({ messageId, bytes });
+      if (this.messages.has(messageId)) return "known";
+      this.messages.set(messageId, { senderId, recipientId, bytes, status: "queued", code: null });
+      return "new";
+    },
+    delivered: (messageId) => this.#settle(messageId, "delivered", null),
+    acknowledged: (messageId) => {
+      this.acked.push(messageId);
+      this.#settle(messageId, "acknowledged", null);
+    },
+  });
   /** Are receipts lost? */
   losesReceipts = false;
   readonly #server: Server;
@@ -100,6 +119,7 @@ export class FakeService {
   }
 
   async stop(): Promise<void> {
+    this.custody.stop();
     for (const socket of this.#open) socket.destroy();
     this.#server.closeAllConnections();
     await new Promise((resolve) => this.#server.close(resolve));
@@ -150,6 +170,7 @@ export class FakeService {
     const chunks: Buffer[] = [];
     for await (const chunk of request as AsyncIterable<Buffer>) chunks.push(chunk);
     const body = Buffer.concat(chunks);
+    this.bodies.push(body.toString());
     const name = `${request.method} ${request.url}`;
     this.requests.push(name);
     const attempt = this.requests.filter((other) => other === name).length;
@@ -158,7 +179,11 @@ export class FakeService {
     const json = body.length === 0 ? {} : (JSON.parse(body.toString()) as Json);
     const caller = await this.#caller(request, body, json);
     if (caller === null) return problem(401, "signature-invalid");
-    const answer = this.#operate(name, caller, json, request);
+    const isHeld = this.custody.accounts.has(caller);
+    if (isHeld && this.isAway) return problem(503, "unavailable");
+    const prefer = String(request.headers["prefer"] ?? "");
+    const held = await this.custody.operate(name, caller, json, prefer);
+    const answer = held ?? this.#operate(name, caller, json, request);
     return planned === "drop" ? "drop" : answer;
   }
 
@@ -181,6 +206,14 @@ export class FakeService {
       });
       return [201, { agent_id: caller }];
     }
+    if (name === "POST /messaging/messages/status") {
+      const statuses = (messages as { message_id: string }[]).map(({ message_id }) => {
+        const outcome = this.messages.get(message_id);
+        return { message_id, status: outcome?.status ?? "unknown", code: outcome?.code ?? null };
+      });
+      return [200, { messages: statuses }];
+    }
+    if (name.startsWith("GET /messaging/sessions/")) return [200, this.#pairSessions(caller, name.slice(24))];
     if (account === undefined) return problem(401, "agent-unknown");
     if (name === "POST /messaging/upload-prekeys") return this.#upload(account, json);
     if (name === "GET /messaging/prekeys") return [200, stockOf(account)];
@@ -191,13 +224,6 @@ export class FakeService {
       const body = Buffer.from(JSON.stringify(retry));
       this.put(retry.sender_id, { kind: "retry", senderId: caller, itemId: item_id, body });
       return [202, { item_id }];
-    }
-    if (name === "POST /messaging/messages/status") {
-      const statuses = (messages as { message_id: string }[]).map(({ message_id }) => {
-        const outcome = this.messages.get(message_id);
-        return { message_id, status: outcome?.status ?? "unknown", code: outcome?.code ?? null };
-      });
-      return [200, { messages: statuses }];
     }
     const target = /^POST \/messaging\/prekeys\/(.{43})$/.exec(name)?.[1];
     if (target !== undefined) return this.#claim(target, `${caller}/${request.headers["idempotency-key"]}`);
@@ -264,7 +290,11 @@ export class FakeService {
     const key = (keyId: string): Uint8Array => {
       const { identity_key: offeredKey } = json;
       const offered = typeof offeredKey === "string" ? decodeBase64Url(offeredKey) : null;
-      const identityKey = this.accounts.get(keyId)?.identityKey ?? offered;
+      const accessKey = this.custody.accessKeyOf(keyId);
+      if (accessKey !== undefined) return accessKey;
+      const { access_key: access } = json;
+      const offeredAccess = typeof access === "string" ? decodeBase64Url(access) : null;
+      const identityKey = this.accounts.get(keyId)?.identityKey ?? offered ?? offeredAccess;
       if (identityKey == null || agentIdOf(nodePrimitives, identityKey) !== keyId) throw new Error("unknown key");
       return identityKey;
     };
@@ -370,11 +400,24 @@ export class FakeService {
     if (account.mailbox.length < before) this.#outcome(itemId, status, code);
   }
 
-  #outcome(messageId: string, status: string, code: string | null): void {
+  #settle(messageId: string, status: string, code: string | null): Outcome | undefined {
     const message = this.messages.get(messageId);
-    if (message === undefined) return;
+    if (message === undefined || message.status === "acknowledged") return undefined;
     message.status = status;
     message.code = code;
+    return message;
+  }
+
+  #pairSessions(one: string, other: string): Json {
+    const custodyOf = (id: string) => (this.custody.accounts.has(id) ? "server" : "agent");
+    const custodies = [custodyOf(one), custodyOf(other)];
+    const readable_by = custodies.includes("server") ? "agents-and-operator" : "agents";
+    return { custody: custodies[0], peer_custody: custodies[1], readable_by, sessions: [] };
+  }
+
+  #outcome(messageId: string, status: string, code: string | null): void {
+    const message = this.#settle(messageId, status, code);
+    if (message === undefined) return;
     const told: ReceiptFrame["status"] = status === "delivered" || status === "acknowledged" ? status : "discarded";
     if (this.losesReceipts || !this.accounts.has(message.senderId)) return;
     const { recipientId } = message;
@@ -404,8 +447,4 @@ function stockOf({ signedPrekey, lastResortKemPrekey, oneTimePrekeys, kemPrekeys
     kem_prekeys: kemPrekeys.length,
     digest: encodeBase64Url(digest),
   };
-}
-
-export function problem(status: number, code: string, more: Json = {}): [number, Json] {
-  return [status, { type: `https://sealpost.dev/problems/${code}`, title: code, status, code, detail: code, ...more }];
 }

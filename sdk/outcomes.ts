@@ -8,7 +8,7 @@ import { isRepairable } from "../protocol/retry-request.ts";
 import { Channel } from "./channel.ts";
 import { AgentError, MessageDiscarded, SendRejected } from "./errors.ts";
 import { abandonable } from "./patience.ts";
-import type { MessageOutcome, Service } from "./service.ts";
+import type { MessageOutcome, Questions } from "./service.ts";
 import type { Moved, OutboxState } from "./store/outbox.ts";
 import type { Store } from "./store/store.ts";
 
@@ -21,7 +21,8 @@ const RECEIPTS_BUFFERED_MAX = 10_000;
 export interface Receipt {
   readonly messageId: string;
   readonly recipientId: string;
-  readonly state: "delivered" | "acknowledged" | "discarded";
+  /** `undeliverable`: it waits, and its recipient could not be woken; it may be delivered all the same. */
+  readonly state: "delivered" | "acknowledged" | "discarded" | "undeliverable";
   /** Why it was discarded; null otherwise. */
   readonly code: string | null;
   /** When this agent learned of it. */
@@ -35,6 +36,7 @@ export interface Outcome {
 }
 
 interface Waiter {
+  readonly milestone: Milestone;
   readonly isSettledBy: (state: OutboxState) => boolean;
   readonly resolve: () => void;
   readonly reject: (error: unknown) => void;
@@ -53,14 +55,35 @@ const REACHED: Readonly<Record<Milestone, ReadonlySet<OutboxState>>> = {
 const FAILED: ReadonlySet<OutboxState> = new Set(["discarded", "rejected"]);
 
 export class Outcomes {
-  readonly receipts = new Channel<Receipt>({ bufferedMax: RECEIPTS_BUFFERED_MAX, replayedMax: 0 });
+  readonly #receipts = new Channel<Receipt>({ bufferedMax: RECEIPTS_BUFFERED_MAX, replayedMax: 0 });
   readonly #store: Store;
   /** By the first message that said what is waited for. */
   readonly #waiters = new Map<string, Waiter[]>();
   #stopped: unknown = null;
+  #onAwaited: () => void = () => {};
 
   constructor(store: Store) {
     this.#store = store;
+  }
+
+  /** Does somebody wait to hear more of a message that the service has, or listen to receipts? */
+  get isAwaited(): boolean {
+    return (
+      this.#receipts.isHeard ||
+      [...this.#waiters.values()].some((waiters) => waiters.some(({ milestone }) => milestone !== "accepted"))
+    );
+  }
+
+  /** For who has to ask: calls it when somebody begins to wait. */
+  onAwaited(work: () => void): void {
+    this.#onAwaited = work;
+  }
+
+  /** From now on. */
+  listen(signal?: AbortSignal): AsyncGenerator<Receipt, void, undefined> {
+    const receipts = this.#receipts.subscribe(signal);
+    this.#onAwaited();
+    return receipts;
   }
 
   /** All in one transaction. */
@@ -69,6 +92,15 @@ export class Outcomes {
     const at = Date.now();
     const moved = await this.#store.commit(() => outcomes.map((outcome) => this.#move(outcome, at)));
     for (const [index, { state, code = null }] of outcomes.entries()) this.#tell(moved[index] ?? null, state, code, at);
+  }
+
+  /** The recipient could not be woken. Nothing moves: the message waits for it. */
+  tellUndeliverable(messageId: string): void {
+    const message = this.#store.outbox.repairable(messageId);
+    if (message === null || message.isControl) return;
+    const { recipientId, repairs } = message;
+    const known = { messageId: repairs?.firstId ?? messageId, recipientId };
+    this.#receipts.emit({ ...known, state: "undeliverable", code: null, at: Date.now() });
   }
 
   /** Ends the messages that their recipients could not open and for which no request came. */
@@ -91,13 +123,14 @@ export class Outcomes {
     const { firstId: messageId, recipientId, isControl } = moved;
     this.#settle(messageId, state);
     if (state === "accepted" || state === "rejected" || isControl) return;
-    this.receipts.emit({ messageId, recipientId, state, code, at });
+    this.#receipts.emit({ messageId, recipientId, state, code, at });
   }
 
   /** Rejects with `SendRejected` or `MessageDiscarded` when it will not be reached, with the signal's reason, and when the agent stops. */
   reached(messageId: string, milestone: Milestone, signal?: AbortSignal): Promise<void> {
     const reached = this.#await(messageId, milestone);
     this.#settle(messageId, this.#store.outbox.status(messageId)?.state ?? "pending");
+    this.#onAwaited();
     return abandonable(reached, signal);
   }
 
@@ -111,6 +144,7 @@ export class Outcomes {
     return new Promise<void>((resolve, reject) => {
       const isSettledBy = (state: OutboxState) => REACHED[milestone].has(state) || FAILED.has(state);
       const waiter: Waiter = {
+        milestone,
         isSettledBy,
         resolve: () => this.#answer(messageId, milestone, { resolve, reject }),
         reject,
@@ -120,7 +154,7 @@ export class Outcomes {
   }
 
   /** Asks for every message whose end is not known: receipts are not repeated for who was away. */
-  async ask(service: Service): Promise<void> {
+  async ask(service: Pick<Questions, "messageOutcomes">): Promise<void> {
     let afterN = 0;
     for (;;) {
       const asked = this.#store.outbox.unanswered(afterN, ASKED_MAX);
@@ -135,7 +169,7 @@ export class Outcomes {
   }
 
   /** At most 100. The ids that the service does not know. */
-  async askFor(service: Service, messageIds: readonly string[]): Promise<string[]> {
+  async askFor(service: Pick<Questions, "messageOutcomes">, messageIds: readonly string[]): Promise<string[]> {
     const answers = await service.messageOutcomes(messageIds);
     const known = new Set(answers.map(({ messageId }) => messageId));
     await this.record(answers.map(({ messageId, status, code }) => ({ messageId, ...stateOf(status, code) })));
@@ -147,7 +181,7 @@ export class Outcomes {
     this.#stopped = error;
     for (const waiters of this.#waiters.values()) for (const { reject } of waiters) reject(error);
     this.#waiters.clear();
-    this.receipts.end(error instanceof AgentError && error.code === "closed" ? null : error);
+    this.#receipts.end(error instanceof AgentError && error.code === "closed" ? null : error);
   }
 
   #settle(messageId: string, state: OutboxState): void {
@@ -169,7 +203,7 @@ export class Outcomes {
 
 /** Of an end without a code the word says how. */
 function stateOf(status: MessageOutcome["status"], code: string | null): Pick<Outcome, "state" | "code"> {
-  if (status === "queued") return { state: "accepted" };
+  if (status === "queued" || status === "undeliverable") return { state: "accepted" };
   if (status === "delivered" || status === "acknowledged") return { state: status };
   return { state: "discarded", code: code ?? status };
 }

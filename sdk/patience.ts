@@ -1,4 +1,5 @@
 /** Waiting that can be called off, and how long to wait before trying again. */
+import { ServiceRefused, ServiceUnavailable } from "./errors.ts";
 
 /** Resolves after `ms`; rejects with the signal's reason. Keeps the process alive no longer than something else does. */
 export function delay(ms: number, signal?: AbortSignal): Promise<void> {
@@ -36,6 +37,11 @@ export class Backoff {
   reset(): void {
     this.#failures = 0;
   }
+}
+
+/** What the service asked to wait, milliseconds; 0 when it did not. */
+export function retryAfterOf(error: unknown): number {
+  return error instanceof ServiceUnavailable || error instanceof ServiceRefused ? (error.retryAfterMs ?? 0) : 0;
 }
 
 /** A random part of `ms`, whole: so that many that wait for the same thing do not come back in step. */

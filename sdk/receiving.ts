@@ -6,8 +6,8 @@
  */
 
 import { ACK_ITEMS_MAX, type ItemFrame, type StreamItemId } from "../protocol/stream-frames.ts";
-import { AgentError } from "./errors.ts";
-import { InboxMessage } from "./message.ts";
+import { HandingOut } from "./handing-out.ts";
+import type { InboxMessage } from "./message.ts";
 import type { Opener, Opening } from "./opening.ts";
 import type { StreamConnection } from "./service.ts";
 import type { FailedMessage } from "./store/failed.ts";
@@ -59,19 +59,16 @@ interface ReceivingPorts {
 export class Receiving {
   readonly #ports: ReceivingPorts;
   readonly #rekeyTimers = new Map<string, NodeJS.Timeout>();
-  /** Opened, and not with the application. */
-  #ready: ReceivedMessage[];
+  readonly #handingOut: HandingOut;
   #acks: StreamItemId[] = [];
   #ackScheduled: NodeJS.Immediate | null = null;
   #connection: StreamConnection | null = null;
   /** Items left unanswered on this connection. */
   #left = { items: 0, bytes: 0 };
-  #wakers = new Set<() => void>();
-  #end: { readonly error: unknown } | null = null;
 
   constructor(ports: ReceivingPorts) {
     this.#ports = ports;
-    this.#ready = ports.store.inbox.waiting();
+    this.#handingOut = new HandingOut((message) => this.#handled(message), ports.store.inbox.waiting());
   }
 
   onOpen(connection: StreamConnection): void {
@@ -95,40 +92,20 @@ export class Receiving {
       const item = items[index] as ItemFrame;
       if (result.status === "fulfilled") this.#settle(item, result.value);
     }
-    this.#wake();
     if (opener.takeUsedPrekeys(PREKEYS_USED_MAX)) this.#ports.onPrekeysUsed();
     for (const result of results) if (result.status === "rejected") throw result.reason;
   }
 
   /** Messages one after the other; what the caller leaves unfinished comes again, first. Several iterators share the messages. */
-  async *messages(signal?: AbortSignal): AsyncGenerator<InboxMessage, void, undefined> {
-    let fault: unknown = null;
-    for (;;) {
-      const received = await this.#next(signal);
-      if (received === null) return;
-      const acked = { promise: null as Promise<void> | null };
-      const message = new InboxMessage(received, () => (acked.promise ??= this.#handled(received)));
-      let isResumed = false;
-      try {
-        yield message;
-        isResumed = true;
-      } finally {
-        // A loop that is left by break, return or an error ends the generator here: the message is not done with.
-        if (!isResumed && acked.promise === null) this.#putBack(received);
-      }
-      message.ack().catch((error) => {
-        fault ??= error;
-      });
-      if (fault !== null) throw fault;
-    }
+  messages(signal?: AbortSignal): AsyncGenerator<InboxMessage, void, undefined> {
+    return this.#handingOut.messages(signal);
   }
 
   /** Iterators end; with an error they throw it. */
   stop(error: unknown): void {
-    this.#end ??= { error: error instanceof AgentError && error.code === "closed" ? null : error };
     for (const timer of this.#rekeyTimers.values()) clearTimeout(timer);
     this.#rekeyTimers.clear();
-    this.#wake();
+    this.#handingOut.stop(error);
   }
 
   /** This message will not open. */
@@ -150,7 +127,7 @@ export class Receiving {
     if (opening.rekeyIn !== null) this.#answerRekeyLater(senderId, opening.rekeyIn);
     switch (opening.type) {
       case "message":
-        this.#ready.push(opening.message);
+        this.#handingOut.add(opening.message);
         break;
       case "answered":
         this.#ack({ senderId, itemId });
@@ -181,40 +158,6 @@ export class Receiving {
     if (items > LEFT_ITEMS_MAX || bytes > LEFT_BYTES_MAX) return false;
     this.#left = { items, bytes };
     return true;
-  }
-
-  async #next(signal?: AbortSignal): Promise<ReceivedMessage | null> {
-    while (signal?.aborted !== true) {
-      if (this.#end !== null) {
-        if (this.#end.error !== null) throw this.#end.error;
-        return null;
-      }
-      const message = this.#ready.shift();
-      if (message !== undefined) return message;
-      await this.#woken(signal);
-    }
-    return null;
-  }
-
-  #woken(signal?: AbortSignal): Promise<void> {
-    return new Promise((resolve) => {
-      const wake = () => {
-        this.#wakers.delete(wake);
-        signal?.removeEventListener("abort", wake);
-        resolve();
-      };
-      this.#wakers.add(wake);
-      signal?.addEventListener("abort", wake);
-    });
-  }
-
-  #wake(): void {
-    for (const wake of [...this.#wakers]) wake();
-  }
-
-  #putBack(message: ReceivedMessage): void {
-    this.#ready.unshift(message);
-    this.#wake();
   }
 
   async #handled({ senderId, messageId }: ReceivedMessage): Promise<void> {

@@ -1,13 +1,14 @@
 /**
- * Signatures of requests by the agent's identity key (RFC 9421, Ed25519; RFC 9530 for the digest of a body).
+ * Signatures of requests by the agent's key (RFC 9421, Ed25519; RFC 9530 for the digest of a body).
  *
  * Each has its own nonce and lives for two minutes; a request that is tried again is signed again.
  */
 import { createHash } from "node:crypto";
 import { createSignatureSync } from "http-message-sig";
 import { encodeBase64Url } from "../protocol/base64url.ts";
-import type { Identity } from "../protocol/identity.ts";
+import { DELEGATION_HEADER } from "../protocol/delegation.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
+import type { KeyPair } from "../protocol/primitives/primitives.ts";
 
 /** The service allows 300. Long enough for a slow upload and a clock that is a little off. */
 const LIFE_S = 120;
@@ -23,19 +24,30 @@ export interface SignedRequest {
   readonly now: number;
 }
 
+/** Whose calls they are, and the key that signs them: the agent's own, or its access key. */
+export interface Signer {
+  readonly agentId: string;
+  readonly signing: KeyPair;
+  /** The chain of delegation that every call presents. */
+  readonly delegation?: string | undefined;
+}
+
 /** The headers to add. */
-export function signRequest(me: Identity, { method, url, body, now }: SignedRequest): Record<string, string> {
-  const digest = body === null ? {} : { "content-digest": contentDigest(body) };
+export function signRequest(me: Signer, { method, url, body, now }: SignedRequest): Record<string, string> {
+  const added = {
+    ...(body === null ? {} : { "content-digest": contentDigest(body) }),
+    ...(me.delegation === undefined ? {} : { [DELEGATION_HEADER]: me.delegation }),
+  };
   const created = Math.floor(now / 1000);
   const { signature, signatureInput } = createSignatureSync(
     {
       kind: "request",
       method,
       targetUri: url.href,
-      fields: Object.entries(digest).map(([name, value]) => ({ name, value })),
+      fields: Object.entries(added).map(([name, value]) => ({ name, value })),
     },
     {
-      components: body === null ? COMPONENTS : [...COMPONENTS, "content-digest"],
+      components: [...COMPONENTS, ...Object.keys(added)],
       parameters: {
         created,
         expires: created + LIFE_S,
@@ -46,7 +58,7 @@ export function signRequest(me: Identity, { method, url, body, now }: SignedRequ
       signer: { algorithm: "ed25519", sign: (data) => nodePrimitives.ed25519Sign(me.signing, data) },
     },
   );
-  return { ...digest, signature, "signature-input": signatureInput };
+  return { ...added, signature, "signature-input": signatureInput };
 }
 
 function contentDigest(body: Uint8Array): string {

@@ -6,7 +6,6 @@
  * each other. Nothing is encrypted twice: what a failed transaction has sealed never existed, and its ratchet neither.
  */
 import { encodeEnvelope } from "../protocol/envelope.ts";
-import { padme } from "../protocol/frame.ts";
 import { type Identity, isAgentId } from "../protocol/identity.ts";
 import { BUNDLE_AGE_MS_MAX, CIPHERTEXT_BYTES_MAX } from "../protocol/limits.ts";
 import { makeMessageId } from "../protocol/message-id.ts";
@@ -23,11 +22,11 @@ import {
 import type { Bundle } from "../protocol/prekeys.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import { Refusal } from "../protocol/refusal.ts";
-import { REPAIR_PARAMETER_BYTES, splitRepairParameter, withRepairParameter } from "../protocol/repair-parameter.ts";
+import { fitsAnew, withRepairParameter } from "../protocol/repair-parameter.ts";
 import type { RetryRequest } from "../protocol/retry-request.ts";
-import { REKEY_CONTENT_TYPE } from "../protocol/session.ts";
+import { isProtocolsOwn, REKEY_CONTENT_TYPE } from "../protocol/session.ts";
 import { encodeUtf8 } from "../protocol/utf8.ts";
-import { SendRejected, ServiceRefused, ServiceUnavailable } from "./errors.ts";
+import { AgentStopped, SendRejected, ServiceRefused, ServiceUnavailable, STOPPING_CODES } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
 import type { Service } from "./service.ts";
 import type { Content } from "./store/content.ts";
@@ -39,9 +38,6 @@ const CLAIM_RETRY_MS = { firstMs: 250, lastMs: 10_000 };
 /** A long chain whose peer has no bundle to give goes on for so long before another is asked for: a claim for every message would double its way. */
 const NO_BUNDLE_MS = 60_000;
 
-/** `u8(1) ‖ lp(content_type) ‖ u32(length of body)` without the content type. */
-const FRAME_HEAD_BYTES = 1 + 2 + 4;
-
 const REKEY: Content = { contentType: REKEY_CONTENT_TYPE, body: new Uint8Array(0) };
 
 interface SealingPorts {
@@ -52,6 +48,8 @@ interface SealingPorts {
   readonly requirePq: boolean;
   /** Ends the waiting for bundles. */
   readonly signal: AbortSignal;
+  /** The service has refused this agent itself. */
+  readonly onStopped: (error: AgentStopped) => void;
 }
 
 /** What is said, and in whose place. */
@@ -63,10 +61,13 @@ interface Saying {
   readonly replaces: string | null;
 }
 
+/** A session is wanted, ahead of what will be said in it. */
+const NOTHING_YET = "nothing-yet";
+
 interface Job {
   readonly recipientId: string;
   /** Asked in the transaction that seals; null: there is nothing to say (any more). */
-  readonly say: () => Saying | null;
+  readonly say: () => Saying | typeof NOTHING_YET | null;
   /** The peer's request that it answers. */
   readonly retry: RetryRequest | null;
   readonly signal: AbortSignal | undefined;
@@ -121,6 +122,18 @@ export class Sealing {
     });
   }
 
+  /** Begins a session with a peer, unless there is one to send in: the id of that. Rejects as `seal` does. */
+  async beginSession(recipientId: string): Promise<Uint8Array> {
+    const { store, me } = this.#ports;
+    checkRecipient(me, recipientId);
+    await new Promise((resolve, reject) => {
+      this.#take({ recipientId, say: () => NOTHING_YET, retry: null, signal: undefined, resolve, reject });
+    });
+    const session = lastingSession(store.peers.get(recipientId), Date.now());
+    if (session === null) throw new Error("a session that was begun is not there");
+    return session.id;
+  }
+
   /** Answers a rekey request, unless something was said in that session meanwhile. True when there is a control message to send. */
   answerRekey(peerId: string, sessionId: Uint8Array): Promise<boolean> {
     const { store, me } = this.#ports;
@@ -166,7 +179,7 @@ export class Sealing {
     const known = store.peers.get(recipientId);
     const start = this.#startFor(job, known, now);
     // A control message is said anew only to tell the peer of a new session.
-    if (saying.isControl && start === null) return null;
+    if (saying !== NOTHING_YET && saying.isControl && start === null) return null;
     let peer = known;
     if (start !== null) {
       const claimed = this.#bundles.get(recipientId);
@@ -178,6 +191,10 @@ export class Sealing {
         requirePq: this.#ports.requirePq,
       });
       store.accounts.endClaim(recipientId);
+    }
+    if (saying === NOTHING_YET) {
+      if (start !== null) store.peers.put(peer);
+      return null;
     }
     const messageId = makeMessageId(now, nodeRandom);
     this.#keep(sealMessage(nodePrimitives, me, peer, { messageId, ...saying.content }, clock), saying, now);
@@ -255,7 +272,9 @@ export class Sealing {
       },
       (error) => {
         this.#waiting.delete(job.recipientId);
-        this.#goOnWithout(jobs, rejectionBy(error, job.recipientId));
+        const rejection = rejectionBy(error, job.recipientId);
+        this.#goOnWithout(jobs, rejection);
+        if (rejection instanceof AgentStopped) this.#ports.onStopped(rejection);
       },
     );
   }
@@ -298,20 +317,31 @@ function isAnswerMissing({ active, archived }: Peer, sessionId: Uint8Array): boo
   return session?.ratchet.sending?.counter === 0;
 }
 
-function checkSendable(me: Identity, recipientId: string, { contentType, body }: Content): void {
+/** Throws a `SendRejected` for what no service would take. */
+export function checkSendable(me: { readonly agentId: string }, recipientId: string, { contentType, body }: Content) {
+  checkRecipient(me, recipientId);
+  const reject = (code: string) => new SendRejected(code, { messageId: null, recipientId });
+  const type = encodeUtf8(contentType);
+  if (type === null || type.length > 0xffff || isProtocolsOwn(contentType)) throw reject("content-type-malformed");
+  if (!fitsAnew({ contentType, body }, CIPHERTEXT_BYTES_MAX)) throw reject("content-too-large");
+}
+
+/** Throws a `SendRejected` for who is nobody to send to. */
+export function checkRecipient(me: { readonly agentId: string }, recipientId: string): void {
   const reject = (code: string) => new SendRejected(code, { messageId: null, recipientId });
   if (!isAgentId(recipientId)) throw reject("recipient-malformed");
   if (recipientId === me.agentId) throw reject("recipient-is-self");
-  const type = encodeUtf8(contentType);
-  const isProtocols = contentType === REKEY_CONTENT_TYPE || splitRepairParameter(contentType).inRepairOf !== null;
-  if (type === null || type.length > 0xffff || isProtocols) throw reject("content-type-malformed");
-  // It may have to be said anew, and must not be too large then.
-  const frameBytes = FRAME_HEAD_BYTES + type.length + REPAIR_PARAMETER_BYTES + body.length;
-  const isTooLarge = padme(frameBytes) > CIPHERTEXT_BYTES_MAX;
-  if (isTooLarge) throw reject("content-too-large");
 }
 
-function rejectionBy(error: unknown, recipientId: string): unknown {
+/** What a refusal means for what was to be sent to this agent; `AgentStopped` where it is not about that agent. */
+export function rejectionBy(error: unknown, recipientId: string): unknown {
   if (!(error instanceof ServiceRefused)) return error;
-  return new SendRejected(error.code, { messageId: null, recipientId, retryable: error.retryable, cause: error });
+  if (STOPPING_CODES.has(error.code)) return new AgentStopped(error.code, error);
+  // Other refusals have rules as well, which are not the recipient's.
+  return new SendRejected(error.code === "not-allowed" ? (error.rule ?? error.code) : error.code, {
+    messageId: null,
+    recipientId,
+    retryable: error.retryable,
+    cause: error,
+  });
 }

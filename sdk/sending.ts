@@ -2,11 +2,13 @@
  * Brings stored envelopes to the service, in order, over the agent's stream.
  *
  * One batch is unconfirmed at a time. What was not confirmed is sent again as the same bytes: after a new connection, and after a problem of the
- * service's own. Of a batch that was refused, the envelopes it names are set aside, and the rest goes at once.
+ * service's own. Of a batch that was refused, the envelopes it names are set aside, and the rest goes at once; where a mailbox is full they are kept, and go
+ * when there is room.
  */
 import { DAY_MS } from "../protocol/limits.ts";
 import { type AcceptedFrame, type RejectedFrame, SEND_ENVELOPES_MAX } from "../protocol/stream-frames.ts";
-import { AgentError, AgentStopped, SendRejected } from "./errors.ts";
+import { AgentError, AgentStopped, SendRejected, ServiceRefused, STOPPING_CODES } from "./errors.ts";
+import { FullMailboxes } from "./full-mailboxes.ts";
 import type { Outcome, Outcomes } from "./outcomes.ts";
 import { Backoff } from "./patience.ts";
 import { readProblem } from "./problem.ts";
@@ -32,7 +34,7 @@ const TOO_OLD = "message-id-too-old";
 const ROLLED_BACK = "store-rolled-back";
 
 /** Refusals that are not about the envelopes. */
-const AGENT_CODES: ReadonlySet<string> = new Set(["agent-suspended", "agent-unknown"]);
+const AGENT_CODES: ReadonlySet<string> = new Set([...STOPPING_CODES, "agent-unknown"]);
 
 interface SendingPorts {
   readonly store: Store;
@@ -47,6 +49,8 @@ interface SendingPorts {
 interface Batch {
   readonly id: number;
   readonly envelopes: readonly PendingEnvelope[];
+  /** Everything up to this place is done with when it is accepted. */
+  doneN: number;
   readonly timer: NodeJS.Timeout;
 }
 
@@ -63,6 +67,14 @@ export class Sending {
   /** Nothing leaves: after a refusal that may pass, or while one that will not is written down. */
   #isHeld = false;
   #holdTimer: NodeJS.Timeout | null = null;
+  /** What waits for room in mailboxes is not sent, and nothing to the same recipient behind it. */
+  readonly #full = new FullMailboxes((fromN) => {
+    // What was taken since and is not written down yet may go once more: the service has it, and says so.
+    this.#doneN = Math.min(this.#doneN, fromN - 1);
+    // Nor are they skipped by the answer to a batch that left while they waited.
+    if (this.#batch !== null) this.#batch.doneN = Math.min(this.#batch.doneN, fromN - 1);
+    this.pump();
+  });
   /** Nothing leaves while envelopes too old to be sent are seen to. */
   #isGivingUp = false;
 
@@ -73,6 +85,7 @@ export class Sending {
   onOpen(connection: StreamConnection): void {
     this.#connection = connection;
     this.#doneN = 0;
+    this.#full.clear();
     this.#release();
     this.pump();
   }
@@ -87,13 +100,15 @@ export class Sending {
     const connection = this.#connection;
     if (connection === null || this.#batch !== null || this.#isHeld || this.#isGivingUp) return;
     const countMax = this.#doneN < this.#singlyUpToN ? 1 : SEND_ENVELOPES_MAX;
-    const envelopes = this.#ports.store.outbox.pending(this.#doneN, countMax, BATCH_BYTES_MAX);
+    const isHeld = (message: { recipientId: string; n: number }) => this.#full.holds(message);
+    const envelopes = this.#ports.store.outbox.pending(this.#doneN, countMax, BATCH_BYTES_MAX, isHeld);
     const old = envelopes.filter(isTooOld);
+    const last = envelopes.at(-1);
     if (old.length > 0) {
       this.#ports.background(this.#giveUp(old));
-    } else if (envelopes.length > 0) {
+    } else if (last !== undefined) {
       const timer = setTimeout(() => connection.terminate(), ANSWER_MS_MAX);
-      this.#batch = { id: this.#nextBatchId, envelopes, timer };
+      this.#batch = { id: this.#nextBatchId, envelopes, doneN: last.n, timer };
       this.#nextBatchId = (this.#nextBatchId + 1) >>> 0;
       const bodies = envelopes.map(({ envelope }) => envelope);
       connection.send([{ type: "send", batch: this.#batch.id, envelopes: bodies }]);
@@ -104,7 +119,8 @@ export class Sending {
     const batch = this.#take(id);
     if (batch === null) return;
     this.#backoff.reset();
-    this.#doneN = batch.envelopes.at(-1)?.n ?? this.#doneN;
+    this.#doneN = batch.doneN;
+    for (const { recipientId } of batch.envelopes) this.#full.hasTaken(recipientId);
     this.pump();
     await this.#ports.outcomes.record(
       batch.envelopes.map(({ messageId }) => ({ messageId, state: "accepted" as const })),
@@ -115,9 +131,9 @@ export class Sending {
     const batch = this.#take(id);
     if (batch === null) return;
     const problem = readProblem(json);
-    const named = problem.envelopeFaults.flatMap(({ index, code }) => {
+    const named = problem.itemFaults.flatMap(({ index, code, rule }) => {
       const envelope = batch.envelopes[index];
-      return envelope === undefined ? [] : [{ envelope, code }];
+      return envelope === undefined ? [] : [{ envelope, code: rule ?? code }];
     });
     // One that grew too old on its way (the machine slept) is not at fault: it is given up like any other of its age.
     const faults = named.filter(({ envelope, code }) => code !== TOO_OLD || !isTooOld(envelope));
@@ -127,14 +143,20 @@ export class Sending {
       );
     } else if (named.length > faults.length) {
       this.pump();
+    } else if (problem.retryable && named.length > 0) {
+      this.#ports.onTrouble(
+        new AgentError(problem.code, "messages to some recipients have to wait", { retryable: true }),
+      );
+      for (const { envelope } of named) this.#full.add(envelope, problem.retryAfterMs ?? 0);
+      this.pump();
     } else if (AGENT_CODES.has(problem.code)) {
-      throw new AgentStopped(problem.code);
+      throw new AgentStopped(problem.code, new ServiceRefused(problem));
     } else if (problem.retryable) {
       this.#ports.onTrouble(new AgentError(problem.code, "the service cannot take messages now", { retryable: true }));
-      this.#hold(this.#backoff.next());
+      this.#hold(this.#backoff.next(problem.retryAfterMs ?? 0));
     } else if (batch.envelopes.length === 1) {
       const [{ messageId }] = batch.envelopes as [PendingEnvelope];
-      await this.#setAside([{ messageId, state: "rejected", code: problem.code }]);
+      await this.#setAside([{ messageId, state: "rejected", code: problem.rule ?? problem.code }]);
     } else {
       this.#singlyUpToN = batch.envelopes.at(-1)?.n ?? 0;
       this.pump();
@@ -149,6 +171,7 @@ export class Sending {
 
   stop(): void {
     this.onClose();
+    this.#full.clear();
     this.#release();
   }
 
@@ -176,7 +199,8 @@ export class Sending {
       );
       for (const message of old) if (unknown.has(message.messageId)) await this.#sayAnew(message, TOO_OLD);
     } catch (error) {
-      if (!(error instanceof AgentError)) throw error;
+      // What was to be said anew stays where it is, for the next open.
+      if (!(error instanceof AgentError) || error instanceof AgentStopped) throw error;
       this.#ports.onTrouble(error);
       this.#hold(this.#backoff.next());
     } finally {
@@ -196,7 +220,7 @@ export class Sending {
       if ((await sealing.sealAnew(recipientId, messageId, null)) !== null) return;
     } catch (error) {
       if (!(error instanceof SendRejected) || error.retryable) throw error;
-      told = error.code;
+      told = error.rule ?? error.code;
     }
     await outcomes.record([{ messageId, state: "rejected", code: told }]);
   }

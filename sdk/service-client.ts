@@ -1,6 +1,5 @@
 /**
- * The service's HTTP operations for one agent, signed. No state but the identity, no retries but one: a service whose replay memory is new
- * asks for a fresh signature (`sign-again`).
+ * The service's operations for an agent that holds its keys, over signed HTTP (signed-http.ts) and the stream.
  *
  * Throws `ServiceUnavailable` (try again), `ServiceRefused`, `ClockSkew`, and the signal's reason.
  */
@@ -11,54 +10,57 @@ import { JsonReader } from "../protocol/json-reader.ts";
 import { type Bundle, bundleFromJson, oneTimePrekeyToJson, signedPrekeyToJson } from "../protocol/prekeys.ts";
 import { Refusal } from "../protocol/refusal.ts";
 import { type RetryRequest, retryRequestToJson } from "../protocol/retry-request.ts";
-import { AgentError, ServiceRefused, ServiceUnavailable } from "./errors.ts";
-import { type AnswerHead, readProblem, refusedBy } from "./problem.ts";
-import { signRequest } from "./request-signature.ts";
+import { memberOf, notUnderstood, understood } from "./answers.ts";
+import { type Credentials, callSigner, ownerMembers } from "./credentials.ts";
+import { Policies } from "./policies.ts";
+import { askOutcomes, askPairSessions, askUsage, tellRevocation } from "./questions.ts";
+import { type Signer, signRequest } from "./request-signature.ts";
 import type {
   HeldPrekeys,
   MessageOutcome,
+  PairSessions,
   PrekeyUpload,
   SentSession,
   SentSessionsPage,
   Service,
   StreamHandlers,
+  UsagePage,
+  UsageQuestion,
 } from "./service.ts";
+import { SignedHttp } from "./signed-http.ts";
 import { openStream } from "./stream-connection.ts";
-
-/** Slower answers are taken for none: everything asked here takes milliseconds. */
-const ANSWER_MS_MAX = 15_000;
-const SIGNINGS_MAX = 3;
-
-const STATUSES = ["queued", "delivered", "acknowledged", "refused", "evicted", "expired", "deleted"] as const;
 
 const DIGEST_BYTES = 32;
 
 /** One-time prekeys of a kind that a service keeps for an agent, with room for one that keeps more. */
 const STOCK_MAX = 10_000;
 
-interface Call {
-  readonly method: "GET" | "POST";
-  readonly path: string;
-  readonly query?: Readonly<Record<string, string>>;
-  readonly json?: unknown;
-  readonly headers?: Record<string, string>;
-}
-
 export class ServiceClient implements Service {
+  readonly policies: Policies;
   readonly #base: URL;
+  readonly #http: SignedHttp;
   readonly #me: Identity;
+  readonly #signer: Signer;
+  readonly #credentials: Credentials;
   readonly #signal: AbortSignal;
 
   /** `signal` ends everything that is under way. */
-  constructor(base: URL, me: Identity, signal: AbortSignal) {
+  constructor(base: URL, me: Identity, signal: AbortSignal, credentials: Credentials = {}) {
     this.#base = base;
     this.#me = me;
+    this.#signer = callSigner(me, credentials);
+    this.#http = new SignedHttp(base, this.#signer, signal);
+    this.#credentials = credentials;
+    this.policies = new Policies(() => this.#http);
     this.#signal = signal;
   }
 
   async register(): Promise<void> {
-    const json = { identity_key: encodeBase64Url(this.#me.signing.publicKey), custody: "agent" };
-    await this.#call({ method: "POST", path: "/messaging/agents", json });
+    const owner = await ownerMembers(this.#credentials, this.#me);
+    const json = { identity_key: encodeBase64Url(this.#me.signing.publicKey), custody: "agent", ...owner };
+    // By the key that is registered, whichever signs what follows.
+    const http = new SignedHttp(this.#base, this.#me, this.#signal);
+    await http.call({ method: "POST", path: "/messaging/agents", json });
   }
 
   async uploadPrekeys(upload: PrekeyUpload): Promise<void> {
@@ -70,17 +72,17 @@ export class ServiceClient implements Service {
       ...(kemPrekeys.length > 0 && { kem_prekeys: kemPrekeys.map(signedPrekeyToJson) }),
       ...(replace && { replace }),
     };
-    await this.#call({ method: "POST", path: "/messaging/upload-prekeys", json });
+    await this.#http.call({ method: "POST", path: "/messaging/upload-prekeys", json });
   }
 
   async prekeyStock(): Promise<HeldPrekeys> {
-    const answer = await this.#call({ method: "GET", path: "/messaging/prekeys" });
+    const answer = await this.#http.call({ method: "GET", path: "/messaging/prekeys" });
     return understood(() => readStock(new JsonReader(answer)));
   }
 
   /** Not checked. The same request id gives the same bundle. */
   async claimBundle(agentId: string, requestId: string): Promise<Bundle> {
-    const answer = await this.#call({
+    const answer = await this.#http.call({
       method: "POST",
       path: `/messaging/prekeys/${agentId}`,
       headers: { "idempotency-key": requestId },
@@ -88,24 +90,25 @@ export class ServiceClient implements Service {
     return understood(() => bundleFromJson(memberOf(answer, "bundle")));
   }
 
-  /** What became of messages of this agent, of at most 100; those that the service does not know are missing. */
-  async messageOutcomes(messageIds: readonly string[]): Promise<MessageOutcome[]> {
-    const json = { messages: messageIds.map((message_id) => ({ message_id })) };
-    try {
-      const answer = await this.#call({ method: "POST", path: "/messaging/messages/status", json });
-      const messages = memberOf(answer, "messages");
-      // Taken for none, every message would be one that the service does not know.
-      if (!Array.isArray(messages)) throw notUnderstood();
-      return messages.flatMap(readOutcome);
-    } catch (error) {
-      if (error instanceof ServiceRefused && error.code === "message-unknown") return [];
-      throw error;
-    }
+  messageOutcomes(messageIds: readonly string[]): Promise<MessageOutcome[]> {
+    return askOutcomes(this.#http, messageIds);
+  }
+
+  pairSessions(peerId: string): Promise<PairSessions> {
+    return askPairSessions(this.#http, peerId);
+  }
+
+  usage(question: UsageQuestion, cursor: string | null): Promise<UsagePage> {
+    return askUsage(this.#http, question, cursor);
+  }
+
+  revokeDelegation(tokenId: string): Promise<void> {
+    return tellRevocation(this.#http, tokenId);
   }
 
   async sentSessions(cursor: string | null): Promise<SentSessionsPage> {
     const query = cursor === null ? {} : { query: { after: cursor } };
-    const answer = await this.#call({ method: "GET", path: "/messaging/sessions", ...query });
+    const answer = await this.#http.call({ method: "GET", path: "/messaging/sessions", ...query });
     const [sessions, next] = [memberOf(answer, "sessions"), memberOf(answer, "cursor")];
     if (!Array.isArray(sessions)) throw notUnderstood();
     return {
@@ -116,72 +119,15 @@ export class ServiceClient implements Service {
 
   async requestRetry(itemId: string, request: RetryRequest): Promise<void> {
     const json = { item_id: itemId, retry: retryRequestToJson(request) };
-    await this.#call({ method: "POST", path: "/messaging/retry-requests", json });
+    await this.#http.call({ method: "POST", path: "/messaging/retry-requests", json });
   }
 
   openStream(handlers: StreamHandlers): Promise<void> {
-    const url = this.#url("/messaging/stream");
-    const headers = signRequest(this.#me, { method: "GET", url, body: null, now: Date.now() });
+    const url = this.#http.url("/messaging/stream");
+    const headers = signRequest(this.#signer, { method: "GET", url, body: null, now: Date.now() });
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     return openStream({ url, headers }, handlers, this.#signal);
   }
-
-  async #call(call: Call): Promise<unknown> {
-    for (let signings = 1; ; signings++) {
-      const answer = await this.#attempt(call);
-      if (answer.ok) return answer.json;
-      const problem = readProblem(answer.json, answer.status);
-      if (problem.code === "sign-again" && signings < SIGNINGS_MAX) continue;
-      throw refusedBy(problem, answer);
-    }
-  }
-
-  async #attempt({ method, path, query = {}, json, headers = {} }: Call): Promise<Answer> {
-    const url = this.#url(path);
-    url.search = new URLSearchParams(query).toString();
-    const body = json === undefined ? null : Buffer.from(JSON.stringify(json));
-    const signed = signRequest(this.#me, { method, url, body, now: Date.now() });
-    try {
-      const response = await fetch(url, {
-        method,
-        headers: { ...headers, ...signed, ...(body !== null && { "content-type": "application/json" }) },
-        body,
-        redirect: "error",
-        signal: AbortSignal.any([this.#signal, AbortSignal.timeout(ANSWER_MS_MAX)]),
-      });
-      const text = await response.text();
-      return {
-        ok: response.ok,
-        status: response.status,
-        json: parse(text),
-        date: response.headers.get("date"),
-        retryAfter: response.headers.get("retry-after"),
-      };
-    } catch (error) {
-      this.#signal.throwIfAborted();
-      throw new ServiceUnavailable({ cause: error });
-    }
-  }
-
-  #url(path: string): URL {
-    const url = new URL(this.#base);
-    url.pathname = url.pathname.replace(/\/$/, "") + path;
-    return url;
-  }
-}
-
-interface Answer extends AnswerHead {
-  readonly ok: boolean;
-  /** Null when it is none. */
-  readonly json: unknown;
-}
-
-/** None for a message that is not known. */
-function readOutcome(json: unknown): MessageOutcome[] {
-  const { message_id, status: stated, code } = (json ?? {}) as Record<string, unknown>;
-  const status = STATUSES.find((known) => known === stated);
-  if (typeof message_id !== "string" || status === undefined) return [];
-  return [{ messageId: message_id, status, code: typeof code === "string" ? code : null }];
 }
 
 /** What a later service tells beside it is read past. */
@@ -210,30 +156,4 @@ function readSentSession(object: JsonReader): SentSession {
     messageId: object.uuid("message_id"),
     lastAt: object.timestamp("last_at"),
   };
-}
-
-function understood<Value>(read: () => Value): Value {
-  try {
-    return read();
-  } catch (error) {
-    if (error instanceof Refusal) throw notUnderstood(error);
-    throw error;
-  }
-}
-
-/** Undefined as well when the answer is no JSON at all: a proxy's page. */
-function memberOf(json: unknown, name: string): unknown {
-  return ((json ?? {}) as Record<string, unknown>)[name];
-}
-
-function notUnderstood(cause?: unknown): AgentError {
-  return new AgentError("answer-malformed", "the service's answer was not understood", { cause });
-}
-
-function parse(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return null;
-  }
 }

@@ -418,6 +418,22 @@ export class Link implements Service {
     return this.#call((claimerId) => this.#service.claim(claimerId, agentId, requestId));
   }
 
+  get policies(): never {
+    throw new Error("policies are not simulated");
+  }
+
+  async revokeDelegation(): Promise<never> {
+    throw new Error("no life delegates");
+  }
+
+  async pairSessions(): Promise<never> {
+    throw new Error("no life asks for it");
+  }
+
+  async usage(): Promise<never> {
+    throw new Error("no life asks for it");
+  }
+
   messageOutcomes(messageIds: readonly string[]): Promise<MessageOutcome[]> {
     return this.#call((agentId) => this.#service.outcomes(agentId, messageIds));
   }
@@ -598,7 +614,16 @@ function faultOfTime(itemId: string): string | null {
 }
 
 function refusal(code: string, status: number, retryable = false): ServiceRefused {
-  return new ServiceRefused({ code, status, retryable, field: null, fix: null });
+  return new ServiceRefused({
+    code,
+    status,
+    retryable,
+    field: null,
+    fix: null,
+    rule: null,
+    itemFaults: [],
+    retryAfterMs: null,
+  });
 }
 
 function jsonBytes(json: unknown): Uint8Array {

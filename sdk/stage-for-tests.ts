@@ -30,6 +30,9 @@ export interface Stage {
   acquainted(): Promise<[Agent, Agent]>;
 }
 
+/** What comes, comes within a second where there is a core for it. */
+const WAIT_MS_MAX = 20_000;
+
 /** To be called once in a file of tests. */
 export function useStage(): Stage {
   let service: FakeService;
@@ -73,7 +76,7 @@ export function useStage(): Stage {
 }
 
 /** Takes so many messages of the inbox, and acknowledges them. */
-export async function take(agent: Agent, count: number, msMax = 5_000): Promise<InboxMessage[]> {
+export async function take(agent: Agent, count: number, msMax = WAIT_MS_MAX): Promise<InboxMessage[]> {
   const taken: InboxMessage[] = [];
   for await (const message of agent.inbox({ signal: AbortSignal.timeout(msMax) })) {
     taken.push(message);
@@ -88,14 +91,14 @@ export const texts = (messages: readonly InboxMessage[]) => messages.map((messag
 export async function firstProblem<Type extends Problem["type"]>(
   agent: Agent,
   type: Type,
-  msMax = 5_000,
+  msMax = WAIT_MS_MAX,
 ): Promise<Extract<Problem, { type: Type }>> {
   const isOfType = (found: Problem): found is Extract<Problem, { type: Type }> => found.type === type;
   for await (const found of agent.problems({ signal: AbortSignal.timeout(msMax) })) if (isOfType(found)) return found;
   throw new Error("there was no problem of this type");
 }
 
-export async function until(condition: () => boolean, msMax = 5_000): Promise<void> {
+export async function until(condition: () => boolean, msMax = WAIT_MS_MAX): Promise<void> {
   const end = Date.now() + msMax;
   while (!condition()) {
     if (Date.now() > end) throw new Error(`it did not come true in ${msMax} ms`);

@@ -6,13 +6,15 @@
  */
 import type { ServerFrame } from "../protocol/stream-frames.ts";
 import { CLOSE_SUPERSEDED } from "../protocol/stream-frames.ts";
-import { AgentError, AgentStopped, ServiceRefused, ServiceUnavailable } from "./errors.ts";
+import { AgentError, AgentStopped, ServiceRefused, ServiceUnavailable, STOPPING_CODES } from "./errors.ts";
 import { Backoff, delay } from "./patience.ts";
 import { readProblem } from "./problem.ts";
 import type { Service, StreamConnection } from "./service.ts";
 
 /** The first is short, for gateways that restart one after the other; the last, that an outage ends for everybody within half a minute. */
 const RECONNECT_MS = { firstMs: 250, lastMs: 30_000 };
+
+/** It would be told the same for ever; a chain of delegation that does not hold (any more) is the application's to replace. */
 
 export interface StreamEvents {
   readonly onOpen: (connection: StreamConnection) => void;
@@ -34,7 +36,7 @@ export async function keepStream(service: Service, events: StreamEvents, signal:
     } catch (error) {
       if (signal.aborted) return;
       if (!(error instanceof AgentError) || error instanceof AgentStopped) throw error;
-      if (error.code === "agent-suspended") throw new AgentStopped(error.code, error);
+      if (STOPPING_CODES.has(error.code)) throw new AgentStopped(error.code, error);
       waitMs = error instanceof ServiceUnavailable ? error.retryAfterMs : null;
       events.onTrouble(error);
       if (error.code === "agent-unknown") await events.onUnknown().catch(() => {});

@@ -10,17 +10,12 @@ import { forgetOldInitiations } from "../protocol/peer.ts";
 import { type DuePrekeys, duePrekeys, makePrekeys, prekeyStockDigest } from "../protocol/prekey-stock.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
 import type { NoticeKind } from "../protocol/stream-frames.ts";
-import { ServiceUnavailable } from "./errors.ts";
-import { Backoff, delay } from "./patience.ts";
+import { firstContact } from "./first-contact.ts";
 import type { HeldPrekeys, Service } from "./service.ts";
 import type { Store } from "./store/store.ts";
 
 /** Prekeys run low slowly, and the service has those of last resort to hand out when all others are gone. */
 export const UPKEEP_INTERVAL_MS = 10 * 60_000;
-
-/** `begin` tries this often, over some ten seconds: a service that is starting up beside its agents. */
-const REGISTRATIONS_MAX = 6;
-const REGISTRATION_RETRY_MS = { firstMs: 250, lastMs: 5_000 };
 
 /** The stocks are compared this often before they count as different: one-time prekeys may be claimed, and used, between the two looks. */
 const COMPARISONS_MAX = 3;
@@ -69,16 +64,7 @@ export class Upkeep {
   async begin(): Promise<void> {
     const { store, origin, signal } = this.#ports;
     if (store.accounts.isRegistered(origin) && store.prekeys.uploadable() !== null) return;
-    const backoff = new Backoff(REGISTRATION_RETRY_MS);
-    for (let tries = 1; ; tries++) {
-      try {
-        await this.run();
-        return;
-      } catch (error) {
-        if (!(error instanceof ServiceUnavailable) || tries === REGISTRATIONS_MAX) throw error;
-        await delay(backoff.next(error.retryAfterMs ?? 0), signal);
-      }
-    }
+    await firstContact(() => this.run(), signal);
   }
 
   /** Registers and uploads what is missing. Harmless when repeated, or asked for twice at the same time. */
@@ -94,8 +80,9 @@ export class Upkeep {
     if (performance.now() - this.#ranAt >= UPKEEP_INTERVAL_MS / 2) await this.run();
   }
 
-  /** The service says that there is something to do. Many notices are one. */
+  /** The service says that there is something to do. Many notices are one; those of contacts are about no prekeys. */
   onNotice(kind: NoticeKind): void {
+    if (kind === "contact-requested" || kind === "contact-accepted") return;
     this.#mustRotate ||= kind === "rotate-now";
     const waitMs = Math.max(0, this.#noticedAt + NOTICE_MS_MIN - performance.now());
     this.#noticeTimer ??= setTimeout(() => {

@@ -6,9 +6,12 @@
  * once and never again.
  *
  * Called inside the step's transaction. The only writer of `messaging_messages` rows after queuing made them, and of
- * `messaging_mailbox_ends`; deletes from `messaging_queue`, and sets aside there; deletes the opened content of what has ended from `messaging_opened`.
+ * `messaging_mailbox_ends`; deletes from `messaging_queue`, and sets aside there and takes that back; deletes the content of what has ended from `messaging_opened` and, unless
+ * its recipient is about to ask for it anew, from `messaging_commands`.
  */
-import type { Custody, Outcome } from "../schemas/values.ts";
+import { REPAIRABLE_CODES } from "../protocol/retry-request.ts";
+import type { Custody, ItemKind, Outcome } from "../schemas/values.ts";
+import type { ItemKey } from "./mailbox.ts";
 import type { Queryable } from "./postgres.ts";
 
 /** The outcomes that end an item. */
@@ -21,6 +24,7 @@ export interface Change {
   /** UUID, lower-case text. */
   readonly itemId: string;
   readonly deliveredAt: number | null;
+  /** Before the delivery, where there are both. */
   readonly undeliverableAt: number | null;
   readonly asideAt: number | null;
   readonly end: { readonly outcome: End; readonly at: number; readonly code: string | null } | null;
@@ -50,6 +54,44 @@ const deliveredBit = 1;
 const undeliverableBit = 2;
 const endedBit = 4;
 
+/** SQL: what was delivered is not undeliverable. */
+const becomesUndeliverable = "i.undeliverable_at IS NOT NULL AND m.undeliverable_at IS NULL AND m.delivered_at IS NULL";
+
+/** Items of a mailbox with a seq above one and up to another. */
+export interface SeqRange {
+  readonly recipientId: string;
+  readonly afterSeq: number;
+  readonly untilSeq: number;
+}
+
+/** The first of what waits in each range, by seq: at most `limit` each. In the order of the ranges. */
+export async function firstOf(
+  client: Queryable,
+  ranges: readonly SeqRange[],
+  limit: number,
+): Promise<readonly (readonly ItemKey[])[]> {
+  if (ranges.length === 0) return [];
+  const { rows } = await client.query<{ n: number; seq: number; sender_id: string; item_id: string }>({
+    name: "first-of-ranges",
+    text: `SELECT r.n::int AS n, q.seq, q.sender_id, q.item_id
+           FROM unnest($1::text[], $2::bigint[], $3::bigint[]) WITH ORDINALITY AS r (recipient_id, after_seq, until_seq, n)
+           CROSS JOIN LATERAL (
+             SELECT seq, sender_id, item_id FROM messaging_queue q
+             WHERE q.recipient_id = r.recipient_id AND q.seq > r.after_seq AND q.seq <= r.until_seq ORDER BY q.seq LIMIT $4) AS q
+           ORDER BY r.n, q.seq`,
+    values: [
+      ranges.map(({ recipientId }) => recipientId),
+      ranges.map(({ afterSeq }) => afterSeq),
+      ranges.map(({ untilSeq }) => untilSeq),
+      limit,
+    ],
+  });
+  const byRange = Map.groupBy(rows, ({ n }) => n);
+  return ranges.map((_, index) =>
+    (byRange.get(index + 1) ?? []).map((row) => ({ seq: row.seq, senderId: row.sender_id, itemId: row.item_id })),
+  );
+}
+
 /**
  * Applies the changes; at most one for each item.
  *
@@ -61,7 +103,6 @@ export async function settle<Item extends Change>(
   changes: readonly Item[],
 ): Promise<readonly Turned<Item>[]> {
   if (changes.length === 0) return [];
-  await setAside(client, changes);
   const { rows } = await client.query<TurnedRow>({
     name: "settle-items",
     text: `WITH input AS MATERIALIZED (
@@ -71,17 +112,17 @@ export async function settle<Item extends Change>(
            ), turned AS (
              UPDATE messaging_messages m SET
                delivered_at = coalesce(m.delivered_at, i.delivered_at),
-               undeliverable_at = coalesce(m.undeliverable_at, i.undeliverable_at),
+               undeliverable_at = CASE WHEN ${becomesUndeliverable} THEN i.undeliverable_at ELSE m.undeliverable_at END,
                outcome = i.outcome, ended_at = i.ended_at, code = i.code,
                turned = (CASE WHEN m.delivered_at IS NULL AND i.delivered_at IS NOT NULL THEN ${deliveredBit} ELSE 0 END)
-                      + (CASE WHEN m.undeliverable_at IS NULL AND i.undeliverable_at IS NOT NULL THEN ${undeliverableBit} ELSE 0 END)
+                      + (CASE WHEN ${becomesUndeliverable} THEN ${undeliverableBit} ELSE 0 END)
                       + (CASE WHEN i.outcome IS NOT NULL THEN ${endedBit} ELSE 0 END)
              FROM input i
              WHERE m.sender_id = i.sender_id AND m.message_id = i.item_id AND m.recipient_id = i.recipient_id
                AND m.outcome IS NULL
                AND (i.outcome IS NOT NULL
                  OR (i.delivered_at IS NOT NULL AND m.delivered_at IS NULL)
-                 OR (i.undeliverable_at IS NOT NULL AND m.undeliverable_at IS NULL))
+                 OR (${becomesUndeliverable}))
              RETURNING i.n, m.*
            ), gone AS (
              DELETE FROM messaging_queue q USING input i
@@ -91,6 +132,14 @@ export async function settle<Item extends Change>(
              UPDATE messaging_opened o SET content = NULL FROM input i
              WHERE o.recipient_id = i.recipient_id AND o.sender_id = i.sender_id AND o.message_id = i.item_id
                AND i.outcome IS NOT NULL AND o.content IS NOT NULL
+           ), unsaid AS (
+             UPDATE messaging_commands c SET content = NULL FROM (
+               SELECT t.sender_id, t.message_id FROM turned t JOIN input i ON i.n = t.n
+               WHERE t.custody = 'server' AND i.outcome IS NOT NULL
+                 AND NOT (i.outcome = 'refused' AND coalesce(i.code = ANY ($9::text[]), false))
+               ORDER BY t.sender_id, t.message_id
+             ) AS t
+             WHERE c.sender_id = t.sender_id AND c.message_id = t.message_id AND c.content IS NOT NULL
            ), ends AS (
              INSERT INTO messaging_mailbox_ends AS e (recipient_id, ended_items, ended_bytes)
              SELECT recipient_id, count(*), sum(bytes) FROM gone GROUP BY recipient_id ORDER BY recipient_id
@@ -108,20 +157,37 @@ export async function settle<Item extends Change>(
       changes.map(({ end }) => end?.outcome ?? null),
       changes.map(({ end }) => end?.at ?? null),
       changes.map(({ end }) => end?.code ?? null),
+      REPAIRABLE_CODES,
     ],
   });
   return rows.map((row) => turnedOf(row, changes));
 }
 
-/** Rare, and before the ends: an item that is set aside and ended in the same step has ended. */
-async function setAside(client: Queryable, changes: readonly Change[]): Promise<void> {
-  const aside = changes.filter(({ asideAt, end }) => asideAt !== null && end === null);
-  if (aside.length === 0) return;
-  await client.query({
+/** A message that was set aside, and its place in the mailbox. */
+export interface SetAside<Item extends Change> {
+  readonly change: Item;
+  readonly seq: number;
+}
+
+/**
+ * Sets items aside: readers of the mailbox do not see them any more, and everything else may still happen to them. Rare, and before the ends, which take
+ * the rows away.
+ *
+ * @returns the messages among those that wait and were not aside before, in the order of the changes
+ */
+export async function setAside<Item extends Change>(
+  client: Queryable,
+  changes: readonly Item[],
+): Promise<readonly SetAside<Item>[]> {
+  const aside = changes.filter(({ asideAt }) => asideAt !== null);
+  if (aside.length === 0) return [];
+  const { rows } = await client.query<{ n: number; seq: number; kind: ItemKind }>({
     name: "set-items-aside",
     text: `UPDATE messaging_queue q SET aside_at = i.aside_at
-           FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[]) AS i (recipient_id, sender_id, item_id, aside_at)
-           WHERE q.recipient_id = i.recipient_id AND q.sender_id = i.sender_id AND q.item_id = i.item_id AND q.aside_at IS NULL`,
+           FROM unnest($1::text[], $2::text[], $3::uuid[], $4::bigint[])
+             WITH ORDINALITY AS i (recipient_id, sender_id, item_id, aside_at, n)
+           WHERE q.recipient_id = i.recipient_id AND q.sender_id = i.sender_id AND q.item_id = i.item_id AND q.aside_at IS NULL
+           RETURNING i.n::int AS n, q.seq, q.kind`,
     values: [
       aside.map(({ recipientId }) => recipientId),
       aside.map(({ senderId }) => senderId),
@@ -129,6 +195,66 @@ async function setAside(client: Queryable, changes: readonly Change[]): Promise<
       aside.map(({ asideAt }) => asideAt),
     ],
   });
+  return rows
+    .filter(({ kind }) => kind === "message")
+    .sort((a, b) => a.n - b.n)
+    .map(({ n, seq }) => ({ change: itemAt(aside, n), seq }));
+}
+
+/** An item that lost its marks, and its place in the mailbox. */
+export interface Retried<Item extends Pick<Change, "recipientId" | "senderId" | "itemId">> {
+  readonly item: Item;
+  readonly kind: ItemKind;
+  readonly seq: number;
+  readonly wasSetAside: boolean;
+  readonly wasUndeliverable: boolean;
+}
+
+/**
+ * Takes the marks of items that wait: readers see them again, and nobody has failed to wake their recipient. One that was delivered all the same stays as
+ * it is, and so does what has ended. Rare.
+ *
+ * @param items each at most once
+ * @returns those that had a mark, in the order of the items
+ */
+export async function takeMarks<Item extends Pick<Change, "recipientId" | "senderId" | "itemId">>(
+  client: Queryable,
+  items: readonly Item[],
+): Promise<readonly Retried<Item>[]> {
+  if (items.length === 0) return [];
+  const { rows } = await client.query<{ n: number; seq: number; kind: ItemKind; aside: boolean; failed: boolean }>({
+    name: "take-marks",
+    text: `WITH input AS MATERIALIZED (
+             SELECT * FROM unnest($1::text[], $2::text[], $3::uuid[]) WITH ORDINALITY AS i (recipient_id, sender_id, item_id, n)
+             ORDER BY recipient_id, sender_id, item_id
+           ), aside AS (
+             UPDATE messaging_queue q SET aside_at = NULL FROM input i
+             WHERE q.recipient_id = i.recipient_id AND q.sender_id = i.sender_id AND q.item_id = i.item_id AND q.aside_at IS NOT NULL
+             RETURNING i.n, q.seq, q.kind
+           ), failed AS (
+             UPDATE messaging_messages m SET undeliverable_at = NULL, turned = 0 FROM input i
+             WHERE m.sender_id = i.sender_id AND m.message_id = i.item_id AND m.recipient_id = i.recipient_id
+               AND m.outcome IS NULL AND m.delivered_at IS NULL AND m.undeliverable_at IS NOT NULL
+             RETURNING i.n, m.seq, 'message' AS kind
+           )
+           SELECT n::int AS n, min(seq) AS seq, min(kind) AS kind, bool_or(is_aside) AS aside, bool_or(NOT is_aside) AS failed
+           FROM (SELECT *, true AS is_aside FROM aside UNION ALL SELECT *, false FROM failed) AS marked
+           GROUP BY n ORDER BY n`,
+    values: [
+      items.map(({ recipientId }) => recipientId),
+      items.map(({ senderId }) => senderId),
+      items.map(({ itemId }) => itemId),
+    ],
+  });
+  return rows.map(({ n, seq, kind, aside, failed }) => {
+    return { item: itemAt(items, n), kind, seq, wasSetAside: aside, wasUndeliverable: failed };
+  });
+}
+
+function itemAt<Item>(items: readonly Item[], n: number): Item {
+  const item = items[n - 1];
+  if (item === undefined) throw new Error("the database answered about an item it was not asked for");
+  return item;
 }
 
 interface TurnedRow {
@@ -145,10 +271,8 @@ interface TurnedRow {
 }
 
 function turnedOf<Item extends Change>(row: TurnedRow, changes: readonly Item[]): Turned<Item> {
-  const change = changes[row.n - 1];
-  if (change === undefined) throw new Error("the database answered about a change it was not asked for");
   return {
-    change,
+    change: itemAt(changes, row.n),
     delivered: (row.turned & deliveredBit) !== 0,
     undeliverable: (row.turned & undeliverableBit) !== 0,
     ended: (row.turned & endedBit) !== 0,

@@ -1,7 +1,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { openSampleDatabase, sampleAgentId } from "../tests/messaging.ts";
-import { findAgents, registerAgent } from "./agents.ts";
+import { findAgents, findInactive, registerAgent } from "./agents.ts";
 import type { Postgres } from "./postgres.ts";
 
 const now = 1_800_000_000_000;
@@ -40,5 +40,20 @@ describe("agents", () => {
     await register(agentId);
     expect([...(await findAgents(postgres, [sampleAgentId(), agentId, sampleAgentId()])).keys()]).toEqual([agentId]);
     expect(await findAgents(postgres, [])).toEqual(new Map());
+  });
+
+  test("those that are suspended or revoked are found among others, active and unknown ones are not", async () => {
+    const [active, suspended, revoked, unknown] = [sampleAgentId(), sampleAgentId(), sampleAgentId(), sampleAgentId()];
+    for (const agentId of [active, suspended, revoked]) await register(agentId);
+    await postgres.query({
+      text: "UPDATE messaging_agents SET status = 'suspended' WHERE agent_id = $1",
+      values: [suspended],
+    });
+    await postgres.query({
+      text: "UPDATE messaging_agents SET status = 'revoked' WHERE agent_id = $1",
+      values: [revoked],
+    });
+    const found = await findInactive(postgres, [active, suspended, revoked, unknown]);
+    expect(found).toEqual(new Set([suspended, revoked]));
   });
 });

@@ -27,6 +27,8 @@ export interface Registration {
   readonly custody: Custody;
   /** Of server custody only. */
   readonly held?: { readonly accessKey: Uint8Array; readonly identitySealed: Uint8Array };
+  /** Who answers for it; absent or null: nobody. */
+  readonly owner?: { readonly issuer: string; readonly subject: string } | null;
   /** ms since the epoch. */
   readonly now: number;
   /** `agent.changed.v1`, encoded. */
@@ -42,8 +44,9 @@ export function registerAgent(postgres: Postgres, registration: Registration): P
   return inTransaction(postgres, async (client) => {
     const { rowCount } = await client.query({
       name: "register-agent",
-      text: `INSERT INTO messaging_agents (agent_id, identity_key, custody, created_at, access_key, identity_sealed)
-             VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
+      text: `INSERT INTO messaging_agents
+               (agent_id, identity_key, custody, created_at, access_key, identity_sealed, owner_issuer, owner_subject)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
       values: [
         registration.agentId,
         registration.identityKey,
@@ -51,6 +54,8 @@ export function registerAgent(postgres: Postgres, registration: Registration): P
         registration.now,
         registration.held?.accessKey ?? null,
         registration.held?.identitySealed ?? null,
+        registration.owner?.issuer ?? null,
+        registration.owner?.subject ?? null,
       ],
     });
     if (rowCount === 0) return { created: false };
@@ -82,6 +87,16 @@ export async function findAgents(db: Queryable, agentIds: readonly string[]): Pr
     values: [agentIds],
   });
   return new Map(rows.map((row) => [row.agent_id, agentOf(row)]));
+}
+
+/** Those of these agents that are suspended or revoked. Unknown ones are not among them. */
+export async function findInactive(db: Queryable, agentIds: readonly string[]): Promise<ReadonlySet<string>> {
+  const { rows } = await db.query<{ agent_id: string }>({
+    name: "find-inactive",
+    text: `SELECT agent_id FROM messaging_agents WHERE status <> 'active' AND agent_id = ANY($1)`,
+    values: [agentIds],
+  });
+  return new Set(rows.map((row) => row.agent_id));
 }
 
 /** The agent of server custody whose calls this key signs, or null. */

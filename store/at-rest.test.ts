@@ -165,8 +165,16 @@ describe("the key of a day", () => {
     expect(codeOf(() => atRest.open(place, old))).toBe("key-destroyed");
     expect(atRest.open({ ...place, version: 8 }, anew).length).toBe(30);
     expect(atRest.openIdentity(alice, identity).length).toBe(32);
-    nowMs -= DAY_MS;
-    expect(codeOf(() => atRest.seal(place, nodeRandom(1)))).toBe("key-destroyed");
+  });
+
+  test("once destroyed is of the past: a process whose clock says otherwise waits, and finds no fault with what is to be sealed", () => {
+    atRest.seal(place, nodeRandom(30));
+    nowMs += DAY_MS;
+    destroyDays(keyring, dayOf(nowMs), nowMs);
+    nowMs += SECOND_MS - DAY_MS;
+    expect(() => atRest.seal(place, nodeRandom(1))).toThrow(Unavailable);
+    nowMs += DAY_MS;
+    expect(atRest.seal(place, nodeRandom(1)).length).toBe(34);
   });
 
   test("is not destroyed while rows are under it, nor in the first hour after it", () => {

@@ -16,7 +16,8 @@
 import { createCipheriv, createDecipheriv, createSecretKey, type KeyObject } from "node:crypto";
 import { ByteReader, ByteWriter, concat, EMPTY, label } from "../protocol/bytes.ts";
 import { nodePrimitives, nodeRandom } from "../protocol/primitives/node.ts";
-import { Refusal } from "../protocol/refusal.ts";
+import { drawAhead } from "../protocol/primitives/primitives.ts";
+import { Refusal, Unavailable } from "../protocol/refusal.ts";
 import { KeptKeys } from "./keyring/kept-keys.ts";
 import { KEY_BYTES, type KeyCode, type Keyring } from "./keyring/keyring.ts";
 import { dayOf } from "./message-days.ts";
@@ -30,7 +31,6 @@ const TAG_BYTES = 16;
 const DAY_BYTES = 4;
 const VERSION_BYTES = 8;
 const LENGTH_BYTES = 2;
-const NONCES_DRAWN = 256;
 
 /** Keys of agents and days that are kept: 20,000 agents in one minute, and some 10 MB. */
 const ROW_KEYS_MAX = 20_000;
@@ -63,12 +63,14 @@ export interface Place {
 
 /** All methods throw `Unavailable` when the keyring cannot be used, and `Refusal`s of `SealedCode`. */
 export interface AtRest {
-  /** Under the agent's master key and the key of today, which is made if it is the day's first. Throws `key-unknown`, `key-destroyed`. */
+  /** Under the agent's master key and the key of today, which is made if it is the day's first. Throws `key-unknown`, `key-destroyed`; `Unavailable` for a day that was destroyed: a clock that is slow. */
   seal(place: Place, value: Uint8Array): Uint8Array;
   /** Throws `sealed-damaged`, `key-unknown`, `key-destroyed`. */
   open(place: Place, sealed: Uint8Array): Uint8Array;
   /** The same value sealed today for the row's new version; null when it was sealed today. Throws as `open` does. */
   sealAnew(place: Place, newVersion: number, sealed: Uint8Array): Uint8Array | null;
+  /** Is the key under which this is sealed destroyed? Says nothing of the value. Throws `sealed-damaged`, `key-unknown`. */
+  isDestroyed(agentId: string, sealed: Uint8Array): boolean;
   /** Under the agent's master key alone: the 32 bytes that its identity is made from. */
   sealIdentity(agentId: string, seed: Uint8Array): Uint8Array;
   openIdentity(agentId: string, sealed: Uint8Array): Uint8Array;
@@ -79,13 +81,10 @@ export interface AtRest {
 export function openAtRest(keyring: Keyring, now: () => number = Date.now): AtRest {
   const rowKeys = new KeptKeys<KeyObject>(keyring, ROW_KEYS_MAX, now);
   const dayKeys = new KeptKeys<Uint8Array>(keyring, DAY_KEYS_MAX, now);
-  const nextNonce = nonces();
+  const random = drawAhead(nodeRandom);
 
   const dayKey = (day: number, make: boolean) =>
-    dayKeys.get(`${day}`, () => {
-      if (make) keyring.create({ kind: "day", number: day });
-      return keyring.unwrap({ kind: "day", number: day });
-    });
+    dayKeys.get(`${day}`, () => (make ? madeDay(keyring, day) : keyring.unwrap({ kind: "day", number: day })));
   const keyOf = (agentId: string, day: number | null, make: boolean): KeyObject =>
     rowKeys.get(`${agentId} ${day}`, () => {
       const master = keyring.unwrap({ kind: "master", agentId });
@@ -95,7 +94,7 @@ export function openAtRest(keyring: Keyring, now: () => number = Date.now): AtRe
       return key;
     });
   const seal = (place: Place, day: number | null, value: Uint8Array) =>
-    sealUnder(keyOf(place.agentId, day, true), nextNonce(), place, day, value);
+    sealUnder(keyOf(place.agentId, day, true), random(NONCE_BYTES), place, day, value);
   const open = (place: Place, sealed: Uint8Array, form: number) => {
     const day = sealedDay(sealed);
     if ((day === null) !== (form === LASTING)) throw damaged();
@@ -113,6 +112,15 @@ export function openAtRest(keyring: Keyring, now: () => number = Date.now): AtRe
       value.fill(0);
       return anew;
     },
+    isDestroyed: (agentId, sealed) => {
+      try {
+        keyOf(agentId, sealedDay(sealed), false);
+        return false;
+      } catch (error) {
+        if (error instanceof Refusal && error.code === "key-destroyed") return true;
+        throw error;
+      }
+    },
     sealIdentity: (agentId, seed) => seal(identityPlace(agentId), null, seed),
     openIdentity: (agentId, sealed) => open(identityPlace(agentId), sealed, LASTING),
     close: () => {
@@ -120,6 +128,17 @@ export function openAtRest(keyring: Keyring, now: () => number = Date.now): AtRe
       dayKeys.close();
     },
   };
+}
+
+/** Today's key is never destroyed: it is this machine's clock that is wrong, and no fault of what is to be sealed. */
+function madeDay(keyring: Keyring, day: number): Uint8Array {
+  try {
+    keyring.create({ kind: "day", number: day });
+    return keyring.unwrap({ kind: "day", number: day });
+  } catch (error) {
+    if (error instanceof Refusal && error.code === "key-destroyed") throw new Unavailable("keyring", error);
+    throw error;
+  }
 }
 
 /** The day under whose key a value is sealed; null for a lasting one. Nothing is proved by it. Throws `sealed-damaged`. */
@@ -132,15 +151,21 @@ export function sealedDay(sealed: Uint8Array): number | null {
 
 /**
  * SQL: is what this column holds sealed under a day before the one of the parameter, which is `dayBytes` of it? Such rows are to be sealed
- * anew; when there are none, in no table, the keys of those days can go.
+ * anew; when there are none, in no table, the keys of those days can go. Reads the beginning of a long value only, and bears any bytes.
  */
 export function isSealedBefore(column: string, parameter: string): string {
-  return `(get_byte(${column}, 0) = ${OF_A_DAY} AND substring(${column} FROM 2 FOR ${DAY_BYTES}) < ${parameter}::bytea)`;
+  const head = `substring(${column} FROM 1 FOR ${1 + DAY_BYTES})`;
+  return `(${head} >= '\\x${Buffer.from(dayBytes(0)).toString("hex")}'::bytea AND ${head} < ${parameter}::bytea)`;
 }
 
 /** For `isSealedBefore`. */
 export function dayBytes(day: number): Uint8Array {
-  return new ByteWriter(DAY_BYTES).u32(day).finish();
+  return new ByteWriter(1 + DAY_BYTES).u8(OF_A_DAY).u32(day).finish();
+}
+
+/** The first day whose key cannot be destroyed yet, whatever is sealed under it: something of it may still be on its way into a row. */
+export function firstLastingDay(nowMs: number): number {
+  return dayOf(nowMs - SEALED_LATE_MS_MAX);
 }
 
 /**
@@ -148,7 +173,7 @@ export function dayBytes(day: number): Uint8Array {
  * still be on its way into a row. `nowMs` was taken before the rows were looked at.
  */
 export function destroyDays(keyring: Keyring, lowestNeeded: number, nowMs: number): void {
-  keyring.destroyDatedBelow("day", Math.min(lowestNeeded, dayOf(nowMs - SEALED_LATE_MS_MAX)));
+  keyring.destroyDatedBelow("day", Math.min(lowestNeeded, firstLastingDay(nowMs)));
 }
 
 function identityPlace(agentId: string): Place {
@@ -203,17 +228,6 @@ function aadOf({ agentId, table, row, version }: Place, day: number | null): Uin
   writer.lpAscii(agentId).lpAscii(table).u64(version).u8(row.length);
   for (const part of row) writer.lpAscii(part);
   return writer.finish();
-}
-
-/** Random, drawn for many values at once: nonces are no secret, and each draw costs as much as the sealing. */
-function nonces(): () => Uint8Array {
-  let drawn: Uint8Array = EMPTY;
-  return () => {
-    if (drawn.length === 0) drawn = nodeRandom(NONCES_DRAWN * NONCE_BYTES);
-    const nonce = drawn.subarray(0, NONCE_BYTES);
-    drawn = drawn.subarray(NONCE_BYTES);
-    return nonce;
-  };
 }
 
 function damaged(): Refusal<SealedCode> {

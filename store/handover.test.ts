@@ -25,6 +25,7 @@ const entry: fc.Arbitrary<HandoverEntry> = fc.oneof(
     at: count,
     code: fc.constantFrom(null, "expired", "auth-failed"),
   }),
+  fc.record({ type: fc.constant("reconnect" as const), agentId }),
   fc.record({ type: fc.constant("superseded" as const), agentId, connectionId: fc.uuid() }),
   fc.record({
     type: fc.constant("notice" as const),

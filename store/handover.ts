@@ -6,9 +6,10 @@
  * an entry is u8(type) and then, by type (lp(x) = u16(length) ‖ x)
  *
  *     0 item        lp(agent_id) ‖ u64(seq) ‖ u8(0 message, 1 retry) ‖ lp(sender_id) ‖ item_id(16) ‖ u32(length) ‖ body
- *     1 receipt     lp(agent_id) ‖ message_id(16) ‖ lp(recipient_id) ‖ u8(1 delivered, 2 acknowledged, 3 discarded) ‖ u64(at) ‖ lp(code)
+ *     1 receipt     lp(agent_id) ‖ message_id(16) ‖ lp(recipient_id) ‖ u8(1 delivered, 2 acknowledged, 3 discarded, 4 undeliverable) ‖ u64(at) ‖ lp(code)
  *     2 superseded  lp(agent_id) ‖ lp(connection_id)
- *     3 notice      lp(agent_id) ‖ u8(1 prekeys-low, 2 rotation-due, 3 rotate-now)
+ *     3 notice      lp(agent_id) ‖ u8(1 prekeys-low, 2 rotation-due, 3 rotate-now, 4 contact-requested, 5 contact-accepted)
+ *     4 reconnect   lp(agent_id)
  */
 import { asciiBytes, ByteReader, ByteWriter } from "../protocol/bytes.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -28,7 +29,7 @@ export interface ItemEntry {
   readonly body: Uint8Array;
 }
 
-export type ReceiptStatus = "delivered" | "acknowledged" | "discarded";
+export type ReceiptStatus = "delivered" | "acknowledged" | "discarded" | "undeliverable";
 
 export interface ReceiptEntry {
   readonly type: "receipt";
@@ -56,7 +57,13 @@ export interface NoticeEntry {
   readonly kind: NoticeKind;
 }
 
-export type HandoverEntry = ItemEntry | ReceiptEntry | SupersededEntry | NoticeEntry;
+/** Something waits behind what the agent's connection was sent: only a new one begins at the mailbox's start. */
+export interface ReconnectEntry {
+  readonly type: "reconnect";
+  readonly agentId: string;
+}
+
+export type HandoverEntry = ItemEntry | ReceiptEntry | SupersededEntry | NoticeEntry | ReconnectEntry;
 
 export interface Listener {
   readonly onEntries: (entries: readonly HandoverEntry[]) => void;
@@ -160,9 +167,10 @@ const itemType = 0;
 const receiptType = 1;
 const supersededType = 2;
 const noticeType = 3;
+const reconnectType = 4;
 const kinds = ["message", "retry"] as const;
-const statuses = ["delivered", "acknowledged", "discarded"] as const;
-const notices = ["prekeys-low", "rotation-due", "rotate-now"] as const;
+const statuses = ["delivered", "acknowledged", "discarded", "undeliverable"] as const;
+const notices = ["prekeys-low", "rotation-due", "rotate-now", "contact-requested", "contact-accepted"] as const;
 
 function encodeEntry(entry: HandoverEntry): Uint8Array {
   switch (entry.type) {
@@ -212,6 +220,8 @@ function encodeEntry(entry: HandoverEntry): Uint8Array {
         .lpAscii(entry.agentId)
         .u8(1 + notices.indexOf(entry.kind))
         .finish();
+    case "reconnect":
+      return new ByteWriter(1 + 2 + entry.agentId.length).u8(reconnectType).lpAscii(entry.agentId).finish();
   }
 }
 
@@ -256,6 +266,8 @@ function decodeEntry(reader: ByteReader): HandoverEntry {
       return { type: "superseded", agentId, connectionId: text(reader) };
     case noticeType:
       return { type: "notice", agentId, kind: oneOf(notices, reader.u8() - 1) };
+    case reconnectType:
+      return { type: "reconnect", agentId };
     default:
       throw new Refusal("malformed");
   }

@@ -5,6 +5,7 @@
  * private half lies. It is destroyed once nothing of the epoch can come any more: from then on the log cannot be opened.
  */
 import { epochOf, type IngressCommand, type IngressKey, ingressEpoch, openIngress } from "../protocol/ingress.ts";
+import { DAY_MS } from "../protocol/limits.ts";
 import { nodePrimitives } from "../protocol/primitives/node.ts";
 import { type KeyPair, x25519PairFrom } from "../protocol/primitives/primitives.ts";
 import { Refusal } from "../protocol/refusal.ts";
@@ -30,6 +31,8 @@ export type IngressCode = "epoch-gone" | "epoch-unknown";
 export interface Ingress {
   /** What content is sealed to now. Throws `Unavailable`. */
   currentKey(): IngressKey;
+  /** Is there a key of this epoch? Throws `Unavailable`. */
+  isKnown(epoch: number): boolean;
   /**
    * The content of a command.
    *
@@ -52,6 +55,15 @@ export function openIngressKeys(keyring: Keyring, now: () => number = Date.now):
       const epoch = epochOf(now());
       return { epoch, publicKey: pairOf(epoch, true).publicKey };
     },
+    isKnown: (epoch) => {
+      try {
+        pairOf(epoch, false);
+        return true;
+      } catch (error) {
+        if (error instanceof Refusal) return false;
+        throw error;
+      }
+    },
     open: async (command, sealed) => {
       const epoch = ingressEpoch(sealed);
       return openIngress(
@@ -73,12 +85,22 @@ export function isEpochAccepted(epoch: number, nowMs: number): boolean {
   return epoch >= epochOf(nowMs) - 1 && epoch <= epochOf(nowMs + CLOCK_AHEAD_MS_MAX);
 }
 
+/** Content that was appended to the log at this time (ms since the epoch, by the log's clock) is of no earlier epoch. */
+export function earliestEpochAt(appendedMs: number): number {
+  return epochOf(appendedMs - ACCEPTED_LATE_MS_MAX) - 1;
+}
+
+/** Content of this epoch and of those before it was appended before this time: the other side of `earliestEpochAt`. */
+export function appendedBefore(epoch: number): number {
+  return (epoch + 2) * DAY_MS + ACCEPTED_LATE_MS_MAX;
+}
+
 /**
  * Destroys the keys of the epochs before `lowestNeeded`, the lowest of which something lies above the trim point or in the dead letters, as far as
  * nothing of them can be accepted or on its way into the log any more. `nowMs` was taken before the log was looked at.
  */
 export function destroyEpochs(keyring: Keyring, lowestNeeded: number, nowMs: number): void {
-  keyring.destroyDatedBelow("epoch", Math.min(lowestNeeded, epochOf(nowMs - ACCEPTED_LATE_MS_MAX) - 1));
+  keyring.destroyDatedBelow("epoch", Math.min(lowestNeeded, earliestEpochAt(nowMs)));
 }
 
 function named<Result>(work: () => Result): Result {

@@ -1,7 +1,7 @@
-import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { Unavailable } from "../protocol/refusal.ts";
-import { type ServerProxy, startProxy } from "../tests/redis-proxy.ts";
-import { uniqueName, useStack } from "../tests/stack.ts";
+import type { ServerProxy } from "../tests/redis-proxy.ts";
+import { useRedisStage } from "../tests/redis-stage.ts";
 import { type Limit, openLimits } from "./limits.ts";
 import { openRedis, type RedisDoor, redisReady } from "./redis.ts";
 
@@ -10,15 +10,9 @@ const threeAnHour: Limit = { name: "three", points: 3, seconds: 3_600 };
 let proxy: ServerProxy;
 let redis: RedisDoor;
 let prefix: string;
-beforeEach(async () => {
-  prefix = `${uniqueName("limits")}:`;
-  proxy = await startProxy(useStack().redisUrl);
-  redis = openRedis(proxy.url, { prefix });
-  expect(await redisReady(redis, 5_000)).toBe(true);
-});
-afterEach(() => {
-  redis.close();
-  proxy.close();
+const stage = useRedisStage("limits");
+beforeEach(() => {
+  ({ proxy, redis, prefix } = stage());
 });
 
 async function allowedOf(times: number, limits = openLimits(redis)): Promise<number> {
@@ -54,6 +48,18 @@ describe("a limit", () => {
     expect(await allowedOf(2, limits)).toBe(1);
   });
 
+  test("what was forgotten is counted from the beginning, and nothing else is", async () => {
+    const limits = openLimits(redis);
+    expect(await allowedOf(5, limits)).toBe(3);
+    await limits.consume(threeAnHour, "b");
+    await limits.forget(threeAnHour, "a");
+    await limits.forget(threeAnHour, "nobody");
+    expect(await allowedOf(5, limits)).toBe(3);
+    await limits.consume(threeAnHour, "b");
+    await limits.consume(threeAnHour, "b");
+    expect((await limits.consume(threeAnHour, "b")).allowed).toBe(false);
+  });
+
   test("a window ends, however often it was asked in vain", async () => {
     const limits = openLimits(redis);
     const oneASecond: Limit = { name: "one", points: 1, seconds: 1 };
@@ -70,5 +76,6 @@ describe("a limit", () => {
     const limits = openLimits(redis);
     await expect(limits.consume(threeAnHour, "a")).rejects.toBeInstanceOf(Unavailable);
     await limits.giveBack(threeAnHour, "a");
+    await limits.forget(threeAnHour, "a");
   });
 });

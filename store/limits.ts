@@ -27,6 +27,8 @@ export interface LimitsDoor {
   consume(limit: Limit, key: string, points?: number): Promise<Allowance>;
   /** Takes one time back that was counted and then did not happen. While Redis is away it is lost until the window ends; never throws. */
   giveBack(limit: Limit, key: string): Promise<void>;
+  /** Counts from the beginning again. While Redis is away it does not; never throws. */
+  forget(limit: Limit, key: string): Promise<void>;
 }
 
 export function openLimits(redis: RedisDoor): LimitsDoor {
@@ -53,11 +55,14 @@ export function openLimits(redis: RedisDoor): LimitsDoor {
     giveBack: async (limit, key) => {
       await unlessAway(redis.ask((client) => limiterOf(client, limit).reward(key)));
     },
+    forget: async (limit, key) => {
+      await unlessAway(redis.ask((client) => limiterOf(client, limit).delete(key)));
+    },
   };
 }
 
 /** The library rejects with the count where the limit is exceeded. */
-async function counted(consuming: Promise<RateLimiterRes>): Promise<RateLimiterRes> {
+export async function counted(consuming: Promise<RateLimiterRes>): Promise<RateLimiterRes> {
   try {
     return await consuming;
   } catch (error) {

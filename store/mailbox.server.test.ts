@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Outcome } from "../schemas/values.ts";
 import { inStep, openSampleDatabase, placeAll, sampleAgentId, sampleArrival } from "../tests/messaging.ts";
 import type { Change } from "./acks.ts";
-import { itemsBySeq, readMailbox } from "./mailbox.ts";
+import { itemsBySeq, lastSeqs, readMailbox } from "./mailbox.ts";
 import { findMessages } from "./messages.ts";
 import type { Postgres } from "./postgres.ts";
 import type { Arrival } from "./queuing.ts";
@@ -30,7 +30,10 @@ function change(item: Arrival, outcome: Outcome): Change {
 }
 
 function settle(changes: readonly Change[]) {
-  return inStep(postgres, (tx) => tx.acks.settle(changes));
+  return inStep(postgres, async (tx) => {
+    await tx.acks.setAside(changes);
+    return tx.acks.settle(changes);
+  });
 }
 
 const everything = { afterSeq: 0, limit: 1_000, maxBytes: 1 << 30 };
@@ -44,6 +47,7 @@ test("a mailbox whose items have all ended still says how far it has come", asyn
   const items = await fill(recipientId, [1, 2, 3]);
   await settle(items.map((item) => change(item, "acknowledged")));
   expect(await readMailbox(postgres, recipientId, everything)).toEqual({ items: [], lastSeq: 3, end: true });
+  expect(await lastSeqs(postgres, [sampleAgentId(), recipientId])).toEqual(new Map([[recipientId, 3]]));
 });
 
 test("a page ends at its limit, at its bytes, or at the mailbox's end, and only the last says so", async () => {

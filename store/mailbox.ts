@@ -32,6 +32,8 @@ export interface PageLimits {
   readonly limit: number;
   /** Bytes of bodies; the first item comes whatever its size, so that a reader always gets on. */
   readonly maxBytes: number;
+  /** Only items of this kind; left out: of every. */
+  readonly kind?: ItemKind;
 }
 
 /** One page of a mailbox, rows and `lastSeq` from one statement. */
@@ -43,7 +45,7 @@ export async function readMailbox(db: Queryable, recipientId: string, limits: Pa
              SELECT seq, kind, sender_id, item_id, body,
                     sum(octet_length(body)) OVER (ORDER BY seq) AS bytes, row_number() OVER (ORDER BY seq) AS place
              FROM (SELECT seq, kind, sender_id, item_id, body FROM messaging_queue
-                   WHERE recipient_id = $1 AND seq > $2 AND aside_at IS NULL ORDER BY seq LIMIT $3 + 1) AS ahead
+                   WHERE recipient_id = $1 AND seq > $2 AND aside_at IS NULL AND ($5::text IS NULL OR kind = $5) ORDER BY seq LIMIT $3 + 1) AS ahead
            ), kept AS (
              SELECT * FROM page WHERE place <= $3 AND (bytes <= $4 OR place = 1)
            )
@@ -54,7 +56,7 @@ export async function readMailbox(db: Queryable, recipientId: string, limits: Pa
            LEFT JOIN messaging_mailboxes b ON b.recipient_id = $1
            LEFT JOIN kept k ON true
            ORDER BY k.seq`,
-    values: [recipientId, limits.afterSeq, limits.limit, limits.maxBytes],
+    values: [recipientId, limits.afterSeq, limits.limit, limits.maxBytes, limits.kind ?? null],
   });
   const items: StoredItem[] = [];
   for (const row of rows) {
@@ -93,4 +95,31 @@ export async function itemsBySeq(
     values: [recipientId, seqs],
   });
   return rows.map((row) => ({ seq: row.seq, senderId: row.sender_id, itemId: row.item_id }));
+}
+
+/** The seq of the newest item that was ever stored for each recipient; no entry for who never got anything. */
+export async function lastSeqs(db: Queryable, recipientIds: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  if (recipientIds.length === 0) return new Map();
+  const { rows } = await db.query<{ recipient_id: string; last_seq: number }>({
+    name: "last-seqs",
+    text: "SELECT recipient_id, last_seq FROM messaging_mailboxes WHERE recipient_id = ANY($1::text[])",
+    values: [recipientIds],
+  });
+  return new Map(rows.map((row) => [row.recipient_id, row.last_seq]));
+}
+
+/** Whether anything waits in each mailbox up to the seq; in order. */
+export async function waitsUpTo(
+  db: Queryable,
+  upTo: readonly { readonly recipientId: string; readonly seq: number }[],
+): Promise<readonly boolean[]> {
+  if (upTo.length === 0) return [];
+  const { rows } = await db.query<{ waits: boolean }>({
+    name: "waits-up-to",
+    text: `SELECT EXISTS (SELECT FROM messaging_queue q
+                          WHERE q.recipient_id = i.recipient_id AND q.seq <= i.seq AND q.aside_at IS NULL) AS waits
+           FROM unnest($1::text[], $2::bigint[]) WITH ORDINALITY AS i (recipient_id, seq, n) ORDER BY i.n`,
+    values: [upTo.map(({ recipientId }) => recipientId), upTo.map(({ seq }) => seq)],
+  });
+  return rows.map(({ waits }) => waits);
 }

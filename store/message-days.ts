@@ -6,7 +6,7 @@
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 
 /** Each has a `message_id` to part by. */
-const TABLES = ["messaging_messages", "messaging_commands", "messaging_opened"] as const;
+const TABLES = ["messaging_messages", "messaging_commands", "messaging_opened", "messaging_failed"] as const;
 type Table = (typeof TABLES)[number];
 
 const dayMs = 24 * 60 * 60 * 1000;
@@ -105,8 +105,12 @@ function dayOfName(name: string): number {
   return dayOf(Date.UTC(Number(year), Number(month) - 1, Number(day)));
 }
 
-/** The least UUID whose first 48 bits are the day's first millisecond. */
 function firstIdOf(day: number): string {
-  const time = (day * dayMs).toString(16).padStart(12, "0");
+  return firstIdAt(day * dayMs);
+}
+
+/** The least UUIDv7 of a time, ms since the epoch. */
+export function firstIdAt(timeMs: number): string {
+  const time = timeMs.toString(16).padStart(12, "0");
   return `${time.slice(0, 8)}-${time.slice(8)}-0000-0000-000000000000`;
 }

@@ -6,6 +6,7 @@
  */
 import pg from "pg";
 import { CommitUnknown, RecordFault, Unavailable } from "../protocol/refusal.ts";
+import { openBreaker } from "./breaker.ts";
 
 /** What a query can be asked of: the pool, or one client inside a transaction. */
 export interface Queryable {
@@ -14,6 +15,8 @@ export interface Queryable {
 
 export interface Postgres extends Queryable {
   readonly pool: pg.Pool;
+  /** Runs a query or a transaction; fails at once instead, where that was asked for and the server is away. */
+  guarded<Result>(work: () => Promise<Result>): Promise<Result>;
   close(): Promise<void>;
 }
 
@@ -35,6 +38,22 @@ const planning = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enab
   .concat("-c plan_cache_mode=force_generic_plan")
   .join(" ");
 
+/** Of a pool that others wait for: when the last of them is asked, 10 s have passed, and so have their clients. */
+const QUESTIONS_MAX = 1_000;
+
+/** Answers to who waits for them are not worth more: most HTTP clients give up after ten seconds. */
+const WAITED_FOR_MS_MAX = 9_000;
+
+export interface PostgresOptions {
+  readonly connectionsMax?: number;
+  readonly applicationName?: string;
+  /**
+   * For callers that somebody waits for: fewer seconds for an answer, so many questions at a time, and while the server is away none (breaker.ts). Told
+   * when that begins and ends. Without it callers wait their turn, and try again as they see fit.
+   */
+  readonly onAway?: (away: boolean) => void;
+}
+
 /**
  * Opens a pool; connects at first use. `connectionsMax` bounds the server's memory, not the callers: those wait their turn.
  *
@@ -42,16 +61,19 @@ const planning = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin", "enab
  */
 export function openPostgres(
   url: string,
-  options: { connectionsMax?: number; applicationName?: string } = {},
+  { connectionsMax = 8, applicationName = "sealpost", onAway }: PostgresOptions = {},
 ): Postgres {
   const pool = new pg.Pool({
     connectionString: url,
-    max: options.connectionsMax ?? 8,
-    application_name: options.applicationName ?? "sealpost",
+    max: connectionsMax,
+    application_name: applicationName,
     connectionTimeoutMillis: 5_000,
     // A server that stopped without closing its sockets must not hold a step for ever.
-    query_timeout: 30_000,
-    statement_timeout: 25_000,
+    query_timeout: onAway === undefined ? 30_000 : WAITED_FOR_MS_MAX,
+    statement_timeout: onAway === undefined ? 25_000 : WAITED_FOR_MS_MAX - 1_000,
+    // A process that is frozen in a transaction holds its rows. Whoever takes its partitions over, or reads what it was sending, waits for them, less
+    // long than a statement may take.
+    idle_in_transaction_session_timeout: 10_000,
     keepAlive: true,
     options: planning,
     // What is asked without waiting for the answer before it travels with it: each round trip wakes two processes.
@@ -60,9 +82,13 @@ export function openPostgres(
   });
   // An idle connection that dies is replaced at its next use; without a listener it would end the process.
   pool.on("error", () => undefined);
+  const breaker =
+    onAway === undefined ? null : openBreaker({ door: "postgres", questionsMax: QUESTIONS_MAX, isAway, onAway });
+  const guarded: Postgres["guarded"] = (work) => (breaker === null ? work() : breaker.ask(work));
   return {
     pool,
-    query: (query) => classified(() => pool.query(query)),
+    guarded,
+    query: (query) => guarded(() => classified(() => pool.query(query))),
     close: () => pool.end(),
   };
 }
@@ -82,12 +108,20 @@ const begin = "BEGIN; SET LOCAL sealpost.begun = 'yes'";
  *
  * @throws what `work` or `last` throws, after a rollback; `CommitUnknown` when the answer to COMMIT was lost.
  */
-export async function inTransaction<Result>(
+export function inTransaction<Result>(
   postgres: Postgres,
   work: (client: Queryable) => Promise<Result>,
   last?: (result: Result) => pg.QueryConfig | null,
 ): Promise<Result> {
-  const client = await classified(() => postgres.pool.connect());
+  return postgres.guarded(() => transact(postgres.pool, work, last));
+}
+
+async function transact<Result>(
+  pool: pg.Pool,
+  work: (client: Queryable) => Promise<Result>,
+  last: ((result: Result) => pg.QueryConfig | null) | undefined,
+): Promise<Result> {
+  const client = await classified(() => pool.connect());
   const guarded: Queryable = { query: (query) => classified(() => client.query(query)) };
   // A connection that dies between two queries says so by an event, and an event nobody hears ends the process. The next query tells.
   const ignore = () => undefined;
@@ -150,6 +184,14 @@ function faultOf(error: unknown): Error {
   const state = sqlStateOf(error);
   if (state !== undefined && isRecordFault(state, error)) return new RecordFault(state, error);
   return new Unavailable("postgres", error);
+}
+
+/** No answer at all, or one that says that it cannot (08: connection, 53: out of resources, 57P: going away or coming up). */
+function isAway(error: unknown): boolean {
+  if (!(error instanceof Unavailable) || error.door !== "postgres") return false;
+  const state = sqlStateOf(error.cause);
+  if (state === undefined) return error.cause !== undefined;
+  return state.startsWith("08") || state.startsWith("53") || state.startsWith("57P");
 }
 
 /** Classes 22 and 23 are the data's fault, except a missing partition, which is ours to make (architecture §1.2). */

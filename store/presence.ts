@@ -18,13 +18,20 @@ export interface AgentPresence extends Presence {
   readonly agentId: string;
 }
 
+export interface Refreshed {
+  /** Another holds these now. */
+  readonly lost: readonly AgentPresence[];
+  /** For a while nobody held these: their agents counted as offline. */
+  readonly regained: readonly AgentPresence[];
+}
+
 export interface PresenceDoor {
   /** Takes the place of whoever held it. Answers who did, or null. */
   claim(agentId: string, presence: Presence): Promise<Presence | null>;
   /** Takes the place when nobody holds it. Answers who holds it, or null when it was taken. */
   claimFree(agentId: string, presence: Presence): Promise<Presence | null>;
-  /** Prolongs what is still held, and takes again what was lost with the server's memory. Answers those that another holds now. */
-  refresh(held: readonly AgentPresence[]): Promise<readonly AgentPresence[]>;
+  /** Prolongs what is still held, and takes again what was lost: it ran out, or was released by who found its gateway gone, or forgotten. */
+  refresh(held: readonly AgentPresence[]): Promise<Refreshed>;
   /** Ends what is still held. */
   release(held: readonly AgentPresence[]): Promise<void>;
   lookup(agentIds: readonly string[]): Promise<ReadonlyMap<string, Presence>>;
@@ -40,7 +47,7 @@ const refreshScript = `
 local held = redis.call("GET", KEYS[1])
 if held and held ~= ARGV[1] then return 0 end
 redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
-return 1`;
+return held and 1 or 2`;
 
 const releaseScript = `
 if redis.call("GET", KEYS[1]) == ARGV[1] then return redis.call("DEL", KEYS[1]) end
@@ -61,13 +68,16 @@ export function openPresence(redis: RedisDoor): PresenceDoor {
       return holder === null ? null : presenceOf(String(holder));
     },
     refresh: async (held) => {
-      if (held.length === 0) return [];
+      if (held.length === 0) return { lost: [], regained: [] };
       const kept = await redis.ask(async (client) => {
         const pipeline = client.pipeline();
         for (const entry of held) pipeline.eval(refreshScript, 1, keyOf(entry.agentId), textOf(entry), presenceMs);
         return pipelineValues(await pipeline.exec());
       });
-      return held.filter((_, index) => kept[index] === 0);
+      return {
+        lost: held.filter((_, index) => kept[index] === 0),
+        regained: held.filter((_, index) => kept[index] === 2),
+      };
     },
     release: async (held) => {
       if (held.length === 0) return;

@@ -52,20 +52,29 @@ export interface Placed<Item extends Arrival> {
   readonly placement: Placement;
 }
 
-/** One for each arrival, in order. */
+/** What became of a step's arrivals. */
+export interface Placements<Item extends Arrival> {
+  /** One for each arrival, in order. */
+  readonly placed: readonly Placed<Item>[];
+  /** Of the mailboxes into which something came: those that may hold more than `itemsMax` now, for `evictOldest`. */
+  readonly full: readonly string[];
+}
+
+/** `itemsMax`: how many items wait in a mailbox; only asked, not kept, here. */
 export async function place<Item extends Arrival>(
   client: Queryable,
   days: MessageDays,
   arrivals: readonly Item[],
-): Promise<readonly Placed<Item>[]> {
-  if (arrivals.length === 0) return [];
+  itemsMax: number,
+): Promise<Placements<Item>> {
+  if (arrivals.length === 0) return { placed: [], full: [] };
   const rows = foldArrivals(arrivals);
   await days.ensure(rows.filter(needsDay).map(({ expiresAt }) => expiresAt - waitMsMax));
   const known = await findRetries(client, rows);
-  const { at, seqs } = await store(client, rows, known);
+  const { at, seqs, full } = await store(client, rows, known, itemsMax);
   const others = rows.filter((row) => row.arrival.kind === "message" && !seqs.has(row));
   const digests = others.length === 0 ? new Map<Row, Uint8Array>() : await findDigests(client, others);
-  return judge(arrivals, rows, { at, seqs, digests });
+  return { placed: judge(arrivals, rows, { at, seqs, digests }), full };
 }
 
 /** The first arrival of a key, and its row. */
@@ -165,7 +174,8 @@ async function store(
   client: Queryable,
   rows: readonly Row[],
   known: ReadonlySet<Row>,
-): Promise<{ at: number; seqs: Map<Row, number> }> {
+  itemsMax: number,
+): Promise<{ at: number; seqs: Map<Row, number>; full: string[] }> {
   const offered = rows.filter((row) => !known.has(row));
   const bodies = packed(offered.map(({ arrival }) => arrival.body));
   const sessions = packed(offered.map(({ arrival }) => arrival.sessionId));
@@ -203,11 +213,16 @@ async function store(
              SELECT recipient_id, count(*), count(*), sum(octet_length(body)) FROM new GROUP BY recipient_id ORDER BY recipient_id
              ON CONFLICT (recipient_id) DO UPDATE SET last_seq = b.last_seq + excluded.last_seq,
                stored_items = b.stored_items + excluded.stored_items, stored_bytes = b.stored_bytes + excluded.stored_bytes
+             RETURNING b.recipient_id, b.stored_items
            ), queue AS (
              INSERT INTO messaging_queue (recipient_id, sender_id, item_id, seq, kind, body, created_at, expires_at)
              SELECT recipient_id, sender_id, item_id, seq, kind, body, accepted_at, expires_at FROM new
            )
-           SELECT clock.now AS at, new.n::int AS n, new.seq, new.guess FROM clock LEFT JOIN new ON true`,
+           SELECT clock.now AS at, new.n::int AS n, new.seq, new.guess, NULL AS full_id FROM clock LEFT JOIN new ON true
+           UNION ALL
+           SELECT NULL, NULL, NULL, NULL, b.recipient_id FROM mailboxes b
+           WHERE b.stored_items > $17 AND b.stored_items - coalesce(
+             (SELECT ended_items FROM messaging_mailbox_ends e WHERE e.recipient_id = b.recipient_id), 0) > $17`,
     values: [
       offered.map(({ arrival }) => arrival.recipientId),
       offered.map(({ arrival }) => arrival.senderId),
@@ -225,6 +240,7 @@ async function store(
       bodies.lengths,
       sessions.ends,
       sessions.lengths,
+      itemsMax,
     ],
   });
   const seqs = new Map<Row, number>();
@@ -239,7 +255,8 @@ async function store(
     client,
     wrong.filter(({ row }) => row.arrival.kind === "message"),
   );
-  return { at: stored[0]?.at ?? 0, seqs };
+  const at = stored.find((row) => row.at !== null)?.at ?? 0;
+  return { at, seqs, full: stored.flatMap(({ full_id }) => full_id ?? []) };
 }
 
 /** One value instead of an array: the driver sends bytes as they are, but an array of them as text, twice as long. */
@@ -250,11 +267,13 @@ function packed(values: readonly Uint8Array[]): { bytes: Buffer; ends: number[];
 }
 
 interface StoredRow {
-  readonly at: number;
+  /** null in a row that names a mailbox. */
+  readonly at: number | null;
   /** null when nothing was stored. */
   readonly n: number | null;
   readonly seq: number;
   readonly guess: number;
+  readonly full_id: string | null;
 }
 
 async function correctSeqs(client: Queryable, wrong: readonly { row: Row; seq: number }[]): Promise<void> {

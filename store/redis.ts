@@ -1,14 +1,18 @@
 /**
  * The door to Redis: what is kept there may be lost at any moment, and waiting for it is never worth more than a quarter of a second.
  *
- * Promises: a command is answered, or fails with `Unavailable("redis")`, within `commandMsMax`; while the server is away it fails at
- * once; nothing is queued for a server that is not there; the connection comes back by itself. Commands of Redis 6.2.
+ * Promises: what is asked is answered, or fails with `Unavailable("redis")`, within `commandMsMax`; while the server is away it fails at
+ * once; nothing is queued for a server that is not there; the connection comes back by itself. An answer that is there counts, however late our own
+ * turn comes: a busy process does not take itself for a server that is away. Commands of Redis 6.2.
  */
 import { Redis } from "ioredis";
 import { Unavailable } from "../protocol/refusal.ts";
 
 /** Longer, and a frozen Redis holds up every request by as much; shorter, and a pause of the server's looks like its death. */
 const commandMsMax = 250;
+
+/** A connection that is being made answers by then, or is made anew: nobody waits for it. Under load our own turns may take a good part of it. */
+const openingMsMax = 2_000;
 
 /** Soon enough that a restarted server is used again within a second or so; rare enough to cost nothing while it is away. */
 const reconnectMsMax = 1_000;
@@ -36,15 +40,21 @@ export interface RedisDoor {
  */
 export function openRedis(url: string, options: { readonly prefix?: string } = {}): RedisDoor {
   const prefix = options.prefix ?? "";
-  const client = connect(url);
+  const client = connect(url, openingMsMax);
   let startId: Promise<string> | undefined;
   client.on("close", () => {
     startId = undefined;
   });
+  let answeredAt = performance.now();
   const ask = async <Result>(work: (client: Redis) => Promise<Result>): Promise<Result> => {
+    const begunAt = performance.now();
     try {
-      return await work(client);
+      const result = await inTime(work(client));
+      answeredAt = performance.now();
+      return result;
     } catch (error) {
+      // One that answers nobody (frozen, cut off) must fail at once the second time: give the connection up.
+      if (error instanceof TooLate && answeredAt <= begunAt && client.status === "ready") client.stream.destroy();
       throw new Unavailable("redis", error);
     }
   };
@@ -59,16 +69,16 @@ export function openRedis(url: string, options: { readonly prefix?: string } = {
       return startId;
     },
     ready: () => client.status === "ready",
-    connect: () => connect(url),
+    connect: () => connect(url, commandMsMax),
     close: () => client.disconnect(),
   };
 }
 
-function connect(url: string): Redis {
+/** `silentMsMax`: a server that has not answered a command by then is given up as a connection. */
+function connect(url: string, silentMsMax: number): Redis {
   const client = new Redis(url, {
-    commandTimeout: commandMsMax,
-    // A server that does not answer at all (frozen, cut off) must fail at once the second time: give the connection up.
-    socketTimeout: commandMsMax,
+    commandTimeout: silentMsMax,
+    socketTimeout: silentMsMax,
     connectTimeout: 1_000,
     enableOfflineQueue: false,
     autoResendUnfulfilledCommands: false,
@@ -81,6 +91,20 @@ function connect(url: string): Redis {
   // Every failure reaches the command that it concerns; without a listener it would be written to the console as well.
   client.on("error", () => undefined);
   return client;
+}
+
+class TooLate extends Error {}
+
+/** Fails with `TooLate` after `commandMsMax`. What has arrived while this process did something else is looked at before. */
+async function inTime<Result>(work: Promise<Result>): Promise<Result> {
+  const late = Promise.withResolvers<never>();
+  // A timer is due before what has arrived is read; an immediate comes after it.
+  const timer = setTimeout(() => setImmediate(() => late.reject(new TooLate("no answer in time"))), commandMsMax);
+  try {
+    return await Promise.race([work, late.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 async function readStartId(client: Redis): Promise<string> {
@@ -97,7 +121,7 @@ export async function redisReady(door: RedisDoor, msMax: number): Promise<boolea
   return door.ready();
 }
 
-/** null when Redis is away: for hints, which are done without then. */
+/** null when what it asks for is away: for hints, which are done without then. */
 export async function unlessAway<Result>(work: Promise<Result>): Promise<Result | null> {
   try {
     return await work;

@@ -132,6 +132,19 @@ describe("a position", () => {
     expect(await placesOf(name)).toEqual([]);
   });
 
+  test("sees how far the whole group is, with what it moves itself", async () => {
+    const name = await group();
+    await steps.commitStep(name, [{ ...p0, from: 0, to: 2 }], [], async (_, reach) => {
+      expect((await reach()).positions.toSorted((a, b) => a.partition - b.partition)).toEqual([
+        { ...p0, nextOffset: 2 },
+        { ...p1, nextOffset: 5 },
+      ]);
+      expect((await steps.loadReached(name)).positions).toContainEqual({ ...p0, nextOffset: 0 });
+      return [];
+    });
+    expect(await steps.loadReached("nobody")).toEqual({ generation: 0, isHeld: false, positions: [] });
+  });
+
   test("goes where an operator says, and rows of what will be applied again are gone", async () => {
     const name = await group();
     await steps.commitStep(name, [{ ...p0, from: 0, to: 9 }], [], async () => [row(0, 2, 0), row(0, 6, 0)]);
@@ -139,9 +152,33 @@ describe("a position", () => {
     expect(await positions(name)).toEqual([4, 5]);
     expect(await placesOf(name)).toEqual(["2.0"]);
   });
+
+  test("goes nowhere where rows would be lost that must not be", async () => {
+    const name = await group();
+    await steps.commitStep(name, [{ ...p0, from: 0, to: 9 }], [], async () => [row(0, 2, 0), row(0, 6, 0)]);
+    expect(await steps.acceptGap(name, p0, 4, "refuse")).toBe("rows-wait");
+    expect(await positions(name)).toEqual([9, 5]);
+    expect(await placesOf(name)).toEqual(["2.0", "6.0"]);
+    expect(await steps.acceptGap(name, p0, 7, "refuse")).toBe("accepted");
+    expect(await positions(name)).toEqual([7, 5]);
+    expect(await placesOf(name)).toEqual(["2.0", "6.0"]);
+  });
 });
 
 describe("the outbox", () => {
+  test("says which rows stand in it, byte for byte", async () => {
+    const name = await group();
+    const rows = [row(0, 1, 0), row(0, 1, 1), row(0, 3, 0)];
+    const [first, second, third] = rows as [OutboxRow, OutboxRow, OutboxRow];
+    await steps.commitStep(name, [{ ...p0, from: 0, to: 4 }], [], async () => rows);
+    expect(await steps.stillWaiting(name, rows)).toEqual(rows);
+    const other = { ...third, value: Buffer.from("another record at the same place") };
+    expect(await steps.stillWaiting(name, [second, row(0, 2, 0), other])).toEqual([second]);
+    await steps.deletePublished(name, [{ ...p0, from: 1, below: 2 }]);
+    expect(await steps.stillWaiting(name, [first, second, third])).toEqual([third]);
+    expect(await steps.stillWaiting(await group(), rows)).toEqual([]);
+  });
+
   test("gives back what was written, any bytes and any header, in order and by pages", async () => {
     const name = await group();
     const odd = row(0, 1, 0, {

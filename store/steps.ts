@@ -4,7 +4,9 @@
  * Promises: a step happens wholly or not at all, and at most once for each position it moves from: whoever else applies the same records
  * finds the position moved. Implements the runner's port `StepStore` (`streams/consumer.ts`).
  */
+import { createHash } from "node:crypto";
 import type { QueryConfig } from "pg";
+import { generationSql, heldSql } from "./generation.ts";
 import { begun, inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 
 interface PartitionId {
@@ -29,8 +31,52 @@ export interface OutboxRow {
   readonly headers: Readonly<Record<string, string>>;
 }
 
+/** The same. */
+class RowsWait extends Error {}
+
+/** How far a whole group is. */
+interface GroupReached {
+  readonly generation: number;
+  readonly isHeld: boolean;
+  readonly positions: readonly (PartitionId & { readonly nextOffset: number })[];
+}
+
 /** Ends the transaction; never leaves this file. */
 class Moved extends Error {}
+
+/** Where a group stands in a topic, without making a position where there is none. Throws `Unavailable`. */
+export async function findPositions(
+  db: Queryable,
+  group: string,
+  topic: string,
+): Promise<readonly (PartitionId & { readonly nextOffset: number })[]> {
+  const { rows } = await db.query<{ part: number; next_offset: number }>({
+    name: "find-positions",
+    text: "SELECT part, next_offset FROM consumer_positions WHERE grp = $1 AND topic = $2",
+    values: [group, topic],
+  });
+  return rows.map(({ part: partition, next_offset: nextOffset }) => ({ topic, partition, nextOffset }));
+}
+
+/** Of one moment. */
+async function findReached(db: Queryable, group: string): Promise<GroupReached> {
+  const { rows } = await db.query<{
+    generation: number;
+    held: boolean;
+    topic: string | null;
+    part: number;
+    next_offset: number;
+  }>({
+    name: "find-reached",
+    text: `SELECT ${generationSql} AS generation, ${heldSql("$1")} AS held, p.topic, p.part, p.next_offset
+           FROM (SELECT 1) AS one LEFT JOIN consumer_positions p ON p.grp = $1`,
+    values: [group],
+  });
+  const positions = rows.flatMap(({ topic, part: partition, next_offset: nextOffset }) => {
+    return topic === null ? [] : [{ topic, partition, nextOffset }];
+  });
+  return { generation: rows[0]?.generation ?? 0, isHeld: rows[0]?.held ?? false, positions };
+}
 
 /** `openTx` builds what a consumer gets inside its step over the step's connection. */
 export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) => Tx) {
@@ -84,14 +130,14 @@ export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) =>
       group: string,
       moves: readonly (PartitionId & { readonly from: number; readonly to: number })[],
       published: readonly Published[],
-      work: (tx: Tx) => Promise<readonly OutboxRow[]>,
+      work: (tx: Tx, reach: () => Promise<GroupReached>) => Promise<readonly OutboxRow[]>,
     ): Promise<"committed" | "moved"> {
       try {
         await inTransaction(
           postgres,
           async (client) => {
             await movePositions(client, group, moves, published);
-            return work(openTx(client));
+            return work(openTx(client), () => findReached(client, group));
           },
           (rows) => outboxInsertion(group, rows),
         );
@@ -110,18 +156,65 @@ export function openSteps<Tx>(postgres: Postgres, openTx: (client: Queryable) =>
       });
     },
 
-    /** Rows of the records that are applied again from `nextOffset` on would stand in the way of the new ones. */
-    async acceptGap(group: string, { topic, partition }: PartitionId, nextOffset: number): Promise<void> {
-      await inTransaction(postgres, async (client) => {
+    /** Of the rows that a step wrote those that are still there, byte for byte. */
+    async stillWaiting(group: string, rows: readonly OutboxRow[]): Promise<readonly OutboxRow[]> {
+      const { rows: found } = await postgres.query<{ nth: number }>({
+        name: "find-still-waiting",
+        text: `SELECT i.nth FROM unnest($2::text[], $3::integer[], $4::bigint[], $5::integer[], $6::bytea[]) WITH ORDINALITY
+                 AS i (topic, part, input_offset, n, digest, nth)
+               CROSS JOIN LATERAL (
+                 SELECT value FROM outbox
+                 WHERE grp = $1 AND input_topic = i.topic AND input_partition = i.part AND input_offset = i.input_offset AND n = i.n
+                 OFFSET 0) AS o
+               WHERE sha256(o.value) = i.digest`,
+        values: [
+          group,
+          rows.map(({ inputTopic }) => inputTopic),
+          rows.map(({ inputPartition }) => inputPartition),
+          rows.map(({ inputOffset }) => inputOffset),
+          rows.map(({ n }) => n),
+          rows.map(({ value }) => createHash("sha256").update(value).digest()),
+        ],
+      });
+      const waiting = new Set(found.map(({ nth }) => nth));
+      return rows.filter((_, index) => waiting.has(index + 1));
+    },
+
+    loadReached: (group: string) => findReached(postgres, group),
+
+    async loadGeneration(): Promise<number> {
+      const { rows } = await postgres.query<{ generation: number }>({
+        name: "load-generation",
+        text: `SELECT ${generationSql} AS generation`,
+      });
+      return rows[0]?.generation ?? 0;
+    },
+
+    /**
+     * Rows of the records that are applied again from `nextOffset` on would stand in the way of the new ones: they are deleted, or, where they must not be
+     * lost, `rows-wait` is answered and nothing happens.
+     */
+    async acceptGap(
+      group: string,
+      { topic, partition }: PartitionId,
+      nextOffset: number,
+      waitingRows: "delete" | "refuse" = "delete",
+    ): Promise<"accepted" | "rows-wait"> {
+      return inTransaction(postgres, async (client) => {
         await client.query({
           text: `INSERT INTO consumer_positions (grp, topic, part, next_offset) VALUES ($1, $2, $3, $4)
                  ON CONFLICT (grp, topic, part) DO UPDATE SET next_offset = EXCLUDED.next_offset`,
           values: [group, topic, partition, nextOffset],
         });
-        await client.query({
+        const { rowCount } = await client.query({
           text: `DELETE FROM outbox WHERE grp = $1 AND input_topic = $2 AND input_partition = $3 AND input_offset >= $4`,
           values: [group, topic, partition, nextOffset],
         });
+        if (waitingRows === "refuse" && rowCount !== 0) throw new RowsWait();
+        return "accepted" as const;
+      }).catch((error: unknown) => {
+        if (error instanceof RowsWait) return "rows-wait" as const;
+        throw error;
       });
     },
   };

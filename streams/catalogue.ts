@@ -5,20 +5,26 @@
  */
 import type {
   AgentChanged,
+  AuditRecord,
   MessageAcknowledged,
   MessageDelivered,
   MessageDiscarded,
   MessageEncrypted,
   MessageQueued,
   MessageReceipt,
+  MessageRetried,
   MessageSend,
+  MessageSetAside,
+  MessageUndeliverable,
   PrekeyClaimed,
   PrekeyLow,
   PrekeyPublished,
   PrekeyRotated,
   PrekeyRotationFailed,
   PushRequested,
+  PushRetry,
   SessionInitialized,
+  Usage,
 } from "../schemas/values.ts";
 import type { Topic } from "./topic.ts";
 
@@ -86,6 +92,30 @@ export const messageDiscarded: Topic<MessageDiscarded> = {
   deadLetters: true,
 };
 
+export const messageUndeliverable: Topic<MessageUndeliverable> = {
+  name: "message.undeliverable.v1",
+  key: recipient,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const messageSetAside: Topic<MessageSetAside> = {
+  name: "message.set-aside.v1",
+  key: recipient,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+export const messageRetried: Topic<MessageRetried> = {
+  name: "message.retried.v1",
+  key: recipient,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
 export const pushRequested: Topic<PushRequested> = {
   name: "push.requested.v1",
   key: recipient,
@@ -93,6 +123,22 @@ export const pushRequested: Topic<PushRequested> = {
   messageBytesMax,
   deadLetters: true,
 };
+
+/** A record is read when it has stood there for as long as it says; the topics keep those apart that wait longer. */
+function pushRetry(name: string): Topic<PushRetry> {
+  return {
+    name,
+    schema: "push.retry.v1",
+    key: recipient,
+    retention: { trimmedAfterMs: 3 * dayMs },
+    messageBytesMax,
+    deadLetters: true,
+  };
+}
+
+export const pushRetry10s = pushRetry("push.retry.10s.v1");
+export const pushRetry30s = pushRetry("push.retry.30s.v1");
+export const pushRetry90s = pushRetry("push.retry.90s.v1");
 
 export const agentChanged: Topic<AgentChanged> = {
   name: "agent.changed.v1",
@@ -150,6 +196,24 @@ export const sessionInitialized: Topic<SessionInitialized> = {
   deadLetters: true,
 };
 
+/** What compliance replays. Kept for longer, or for ever, where the configuration says so. */
+export const auditRecord: Topic<AuditRecord> = {
+  name: "audit.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
+/** What billing reads. */
+export const usage: Topic<Usage> = {
+  name: "usage.v1",
+  key: agent,
+  retention: { keptMs: 30 * dayMs },
+  messageBytesMax,
+  deadLetters: true,
+};
+
 export const catalogue: readonly Topic<unknown>[] = [
   messageSend,
   messageEncrypted,
@@ -158,7 +222,13 @@ export const catalogue: readonly Topic<unknown>[] = [
   messageDelivered,
   messageAcknowledged,
   messageDiscarded,
+  messageUndeliverable,
+  messageSetAside,
+  messageRetried,
   pushRequested,
+  pushRetry10s,
+  pushRetry30s,
+  pushRetry90s,
   agentChanged,
   prekeyPublished,
   prekeyClaimed,
@@ -166,4 +236,6 @@ export const catalogue: readonly Topic<unknown>[] = [
   prekeyRotated,
   prekeyRotationFailed,
   sessionInitialized,
+  auditRecord,
+  usage,
 ];

@@ -86,7 +86,9 @@ async function patiently<Answer>(ask: () => Promise<Answer>): Promise<Answer> {
     try {
       return await ask();
     } catch (error) {
-      if (!(error instanceof Unavailable) || tries === triesMax) throw error;
+      // Of two processes that register a subject in the same moment a registry may refuse one; what is wrong is refused again.
+      const isOnce = error instanceof Refusal && tries === 1;
+      if ((!(error instanceof Unavailable) && !isOnce) || tries === triesMax) throw error;
       await pause(backoffMs(tries));
     }
   }

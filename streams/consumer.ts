@@ -50,13 +50,18 @@ interface ConsumerBase<In> {
    * Throws a `Refusal` when a decoded record can never be applied: it becomes a dead letter at once. Pure.
    */
   readonly check?: (record: Inbound<In>) => void;
+  /**
+   * When a record may be applied, ms since the epoch; at most two minutes after its append. Until then it and what is behind it in its partition
+   * wait in the log: the partition is not fetched, the others go on. Left out: at once. Pure.
+   */
+  readonly dueAt?: (record: Inbound<In>) => number;
   /** How many items a record stands for, where it is more than one: a step takes at most 2,000. Pure. */
   readonly itemsOf?: (record: Inbound<In>) => number;
   /**
-   * `left-to-others`: a record that cannot be used is passed over. For a topic that several groups read: one of them makes its dead letter and
-   * tells the world, and a second would only say the same again. Left out: this group makes them.
+   * Topics whose dead letters this group makes; a record of another one that cannot be used is passed over. Where several groups read a topic, one of them makes the dead letter
+   * and tells the world, and a second would only say the same again. Left out: of all topics that it reads.
    */
-  readonly deadLetters?: "left-to-others";
+  readonly deadLettersOf?: readonly Topic<unknown>[];
   /** What to tell the world about a dead letter, where it had been answered 202. Pure; sees only headers and key. */
   readonly lament?: (record: Rejected, code: string) => readonly Emit[];
 }
@@ -65,6 +70,14 @@ interface ConsumerBase<In> {
 export interface StepConsumer<In, Tx> extends ConsumerBase<In> {
   /** Handed all records of a step, in order for each key. Returns what to emit, in order for each cause. */
   readonly step: (batch: readonly Inbound<In>[], tx: Tx) => Promise<readonly Emit[]>;
+  /**
+   * `stand`: in a database that was put back from a backup it applies nothing until an operator has seen to it (docs/restore.md), for what it did
+   * since must not be done again as if for the first time. To know it, Kafka is told the position before anything that came of it leaves
+   * (`witness.ts`). Left out: what it did since is done again.
+   *
+   * `stand-together`: its state crosses partitions, so none may go on where any is behind, in any process. Each step asks Kafka anew.
+   */
+  readonly afterRestore?: "stand" | "stand-together";
 }
 
 /** Keeps no state in PostgreSQL: plain at-least-once; commits the offset when what it returned is published. */
@@ -114,6 +127,15 @@ export interface Move extends PartitionId {
   readonly to: number;
 }
 
+/** How far a whole group is in a database. */
+export interface GroupReached {
+  readonly generation: number;
+  /** An operator's command found that it must not go on, whatever Kafka was told. */
+  readonly isHeld: boolean;
+  /** Partitions that nobody has taken over yet have none. */
+  readonly positions: readonly (PartitionId & { readonly nextOffset: number })[];
+}
+
 /**
  * The runner's port to PostgreSQL; `store/steps.ts` implements it.
  *
@@ -135,14 +157,16 @@ export interface StepStore<Tx> {
   ): Promise<readonly OutboxRow[]>;
   /**
    * One step: moves every position (compare-and-set), runs `work`, writes its outbox rows, deletes published ones. All or nothing.
-   * Answers `moved` when another owner was faster: nothing was written.
+   * Answers `moved` when another owner was faster: nothing was written. `reach` asks the database in which this step would be committed.
    */
   commitStep(
     group: string,
     moves: readonly Move[],
     published: readonly (PartitionId & { readonly from: number; readonly below: number })[],
-    work: (tx: Tx) => Promise<readonly OutboxRow[]>,
+    work: (tx: Tx, reach: () => Promise<GroupReached>) => Promise<readonly OutboxRow[]>,
   ): Promise<"committed" | "moved">;
+  /** Those of the rows that stand in the table, byte for byte; in their order. */
+  stillWaiting(group: string, rows: readonly OutboxRow[]): Promise<readonly OutboxRow[]>;
   /**
    * Deletes published rows: those of the partition from one input offset to below another. The lower bound spares the index the remains of all
    * rows before.
@@ -151,6 +175,17 @@ export interface StepStore<Tx> {
     group: string,
     published: readonly (PartitionId & { readonly from: number; readonly below: number })[],
   ): Promise<void>;
-  /** An operator accepts a gap: the position becomes `nextOffset`, whatever it was. */
-  acceptGap(group: string, partition: PartitionId, nextOffset: number): Promise<void>;
+  /** How often the database was put back from a backup and an operator said so. */
+  loadGeneration(): Promise<number>;
+  loadReached(group: string): Promise<GroupReached>;
+  /**
+   * An operator accepts a gap: the position becomes `nextOffset`, whatever it was. Unpublished rows from there on are deleted; with `refuse`, where there
+   * are any, nothing happens and `rows-wait` is answered.
+   */
+  acceptGap(
+    group: string,
+    partition: PartitionId,
+    nextOffset: number,
+    waitingRows?: "delete" | "refuse",
+  ): Promise<"accepted" | "rows-wait">;
 }

@@ -6,7 +6,8 @@ import type { KafkaDoor } from "./kafka.ts";
 
 /**
  * Moves the group's position to the log's first record. A running consumer finds it at its next look (`Timing.idleCheckMs`) and goes on;
- * what was committed before is published first. Answers where it was and is.
+ * what was committed before is published first. Answers where it was and is; `rows-wait` where rows of records behind the new position have not left and
+ * are not to be lost (`waitingRows`): nothing was moved.
  *
  * Rejects with `Unavailable`.
  */
@@ -15,10 +16,12 @@ export async function acceptGap(
   store: Pick<StepStore<never>, "acceptGap" | "loadPositions">,
   group: string,
   { topic, partition }: PartitionId,
-): Promise<{ readonly from: number; readonly to: number }> {
+  waitingRows: "delete" | "refuse" = "delete",
+): Promise<{ readonly from: number; readonly to: number } | "rows-wait"> {
   const offsets = await kafka.ask((admin) => admin.fetchTopicOffsets(topic));
   const to = Number(offsets.find((one) => one.partition === partition)?.low ?? 0);
   const [before] = await store.loadPositions(group, [{ topic, partition, startAt: to }]);
-  await store.acceptGap(group, { topic, partition }, to);
+  const accepted = await store.acceptGap(group, { topic, partition }, to, waitingRows);
+  if (accepted === "rows-wait") return "rows-wait";
   return { from: before?.nextOffset ?? to, to };
 }

@@ -8,6 +8,7 @@ import { type Admin, Kafka, type KafkaMessage, type LogEntry, logLevel } from "k
 import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
 import { createExclusive } from "./exclusive.ts";
+import { hideAborted } from "./kafkajs-aborted.ts";
 import { quietRequestQueue } from "./kafkajs-timer.ts";
 
 export type { KafkaMessage };
@@ -34,6 +35,7 @@ const connectMsMax = 3_000;
 /** Connects at first use. */
 export function openKafka(options: KafkaOptions): KafkaDoor {
   quietRequestQueue();
+  hideAborted();
   const client = new Kafka({
     clientId: options.clientId,
     brokers: [...options.brokers],

@@ -1,7 +1,7 @@
 import { getEventListeners } from "node:events";
 import pino from "pino";
 import { expect, test } from "vitest";
-import type { OutboxRow } from "./consumer.ts";
+import type { OutboxRow, Outgoing } from "./consumer.ts";
 import { createOutbox } from "./outbox.ts";
 import { createPatience } from "./patience.ts";
 
@@ -18,7 +18,7 @@ function house() {
   const outbox = createOutbox({
     group: "g",
     store: { leftovers: async () => [] },
-    appender: { append: () => new Promise<void>((resolve) => appends.push(resolve)) },
+    publisher: { publish: () => new Promise<void>((resolve) => appends.push(resolve)) },
     patience: createPatience(pino({ level: "silent" }), () => undefined),
     failpoints: { hit: () => undefined },
     givenUp: new AbortController().signal,
@@ -69,4 +69,62 @@ test("waiting for room and for the end leaves nothing behind on a signal that li
   await appended();
   await drained;
   expect(getEventListeners(signal, "abort")).toHaveLength(0);
+});
+
+test("leftovers are published with all rows of an input record at once, however many pages they fill", async () => {
+  const rows = [60, 250, 1, 99, 3].flatMap((count, offset) =>
+    Array.from({ length: count }, (_, n) => ({ ...row(offset), n })),
+  );
+  const published: (readonly OutboxRow[])[] = [];
+  const outbox = createOutbox({
+    group: "g",
+    store: {
+      leftovers: async (_group, _partition, limit, after = { inputOffset: -1, n: 0 }) =>
+        rows
+          .filter(
+            ({ inputOffset, n }) =>
+              inputOffset > after.inputOffset || (inputOffset === after.inputOffset && n > after.n),
+          )
+          .slice(0, limit),
+    },
+    publisher: { publish: async (some) => void published.push(some) },
+    patience: createPatience(pino({ level: "silent" }), () => undefined),
+    failpoints: { hit: () => undefined },
+    givenUp: new AbortController().signal,
+    onFatal: (error) => {
+      throw error;
+    },
+  });
+  await outbox.publishLeftovers(at, new AbortController().signal);
+  expect(published.flat()).toEqual(rows);
+  expect(published.length).toBeGreaterThan(1);
+  const calls = published.map((some) => new Set(some.map(({ inputOffset }) => inputOffset)));
+  expect(calls.reduce((sum, offsets) => sum + offsets.size, 0)).toBe(5);
+  expect(outbox.published()).toEqual([{ ...at, from: 0, below: 5 }]);
+});
+
+test("rows leave that stand in the table still when Kafka was told, and no others", async () => {
+  const said: string[] = [];
+  const offsetsOf = (rows: readonly Outgoing[]) => (rows as readonly OutboxRow[]).map(({ inputOffset }) => inputOffset);
+  const table = new Set([1, 2, 5]);
+  const outbox = createOutbox({
+    ...{ group: "g", store: { leftovers: async () => [row(5), row(6)] }, failpoints: { hit: () => undefined } },
+    patience: createPatience(pino({ level: "silent" }), () => undefined),
+    givenUp: new AbortController().signal,
+    onFatal: (error) => {
+      throw error;
+    },
+    publisher: { publish: async (rows) => void said.push(`left ${offsetsOf(rows)}`) },
+    announce: async (rows) => void said.push(`told ${offsetsOf(rows)}`),
+    stillWaiting: async (rows) => rows.filter(({ inputOffset }) => table.has(inputOffset)),
+  });
+  let published = 0;
+  outbox.publish([row(1), row(2)], () => published++);
+  // The database that held it went away before it left.
+  outbox.publish([row(3), row(4)], () => published++);
+  const { signal } = new AbortController();
+  await outbox.drained(signal);
+  await outbox.publishLeftovers(at, signal);
+  expect(said).toEqual(["told 1,2", "left 1,2", "told 3,4", "told 5,6", "left 5"]);
+  expect(published).toBe(2);
 });

@@ -6,8 +6,9 @@
  */
 
 import { unlessAborted } from "./backoff.ts";
-import type { Appender, OutboxRow, PartitionId, StepStore } from "./consumer.ts";
+import type { OutboxRow, PartitionId, StepStore } from "./consumer.ts";
 import { Interrupted, type Patience } from "./patience.ts";
+import type { Publisher } from "./publisher.ts";
 import type { Failpoints } from "./runner-options.ts";
 
 export type Published = PartitionId & { readonly from: number; readonly below: number };
@@ -34,11 +35,18 @@ export interface Outbox {
 export interface OutboxOptions {
   readonly group: string;
   readonly store: Pick<StepStore<never>, "leftovers">;
-  readonly appender: Appender;
+  readonly publisher: Pick<Publisher, "publish">;
   readonly patience: Patience;
   readonly failpoints: Failpoints;
   readonly givenUp: AbortSignal;
   readonly onFatal: (error: unknown) => void;
+  /** What must be done before these rows may leave. Rejects with `Unavailable`: it is done again. */
+  readonly announce?: ((rows: readonly OutboxRow[]) => Promise<void>) | undefined;
+  /**
+   * Asked then: those that are still in the table may leave. The others another owner has published, or the database that held them is gone and
+   * whoever goes on in this one was not told in time. Rejects with `Unavailable`.
+   */
+  readonly stillWaiting?: ((rows: readonly OutboxRow[]) => Promise<readonly OutboxRow[]>) | undefined;
 }
 
 /** One on its way and one behind it: more would not be faster, only more to repeat after a crash. */
@@ -49,7 +57,7 @@ const leftoversPage = 100;
 const nMax = 2_147_483_647;
 
 export function createOutbox(options: OutboxOptions): Outbox {
-  const { group, store, appender, patience, failpoints, givenUp, onFatal } = options;
+  const { group, store, publisher, patience, failpoints, givenUp, onFatal, announce, stillWaiting } = options;
   const marks = new Map<string, Published>();
   /** When each unpublished step was committed, oldest first. */
   const unpublished: number[] = [];
@@ -57,7 +65,10 @@ export function createOutbox(options: OutboxOptions): Outbox {
   const waiting: (() => void)[] = [];
 
   async function append(rows: readonly OutboxRow[], until: AbortSignal): Promise<void> {
-    if (rows.length > 0) await patience.persist(() => appender.append(rows, { deadlineMs: "never" }), until);
+    if (rows.length === 0) return;
+    if (announce !== undefined) await patience.persist(() => announce(rows), until);
+    const leaving = stillWaiting === undefined ? rows : await patience.persist(() => stillWaiting(rows), until);
+    if (leaving.length > 0) await patience.persist(() => publisher.publish(leaving), until);
   }
 
   /** Rows of these input offsets are published, and so is everything between them and an earlier mark. */
@@ -100,12 +111,18 @@ export function createOutbox(options: OutboxOptions): Outbox {
     async publishLeftovers(id, until) {
       let after = { inputOffset: (marks.get(nameOf(id))?.below ?? 0) - 1, n: nMax };
       let first: number | undefined;
+      let held: readonly OutboxRow[] = [];
       for (;;) {
         const rows = await patience.persist(() => store.leftovers(group, id, leftoversPage, after), until);
-        await append(rows, until);
         first ??= rows[0]?.inputOffset;
         after = rows.at(-1) ?? after;
-        if (rows.length < leftoversPage) break;
+        const isEnd = rows.length < leftoversPage;
+        const known = [...held, ...rows];
+        // All rows of an input record at once: those of the last one may go on in the next page.
+        const whole = isEnd ? known : known.filter(({ inputOffset }) => inputOffset < after.inputOffset);
+        await append(whole, until);
+        held = known.slice(whole.length);
+        if (isEnd) break;
       }
       if (first !== undefined) mark(id, first, after.inputOffset + 1);
     },

@@ -4,6 +4,7 @@
  *
  * We compute it ourselves because a request has a limit per partition, and because kafkajs asks its partitioner again at every retry.
  */
+import type { PartitionId } from "./consumer.ts";
 
 /** The partition, from 0. Text keys are hashed as UTF-8. */
 export function partitionOf(key: string | Uint8Array, partitions: number): number {
@@ -32,4 +33,9 @@ function murmur2(bytes: Uint8Array): number {
   }
   hash = Math.imul(hash ^ (hash >>> 13), multiplier);
   return hash ^ (hash >>> 15);
+}
+
+/** Of a topic's partition, for maps. */
+export function partitionName({ topic, partition }: PartitionId): string {
+  return `${topic} ${partition}`;
 }

@@ -3,17 +3,18 @@
  * advertise the proxy's port, and is killed and started again.
  */
 import pino from "pino";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { freePort } from "../infra/local/ports.ts";
-import { type Stack, startStack } from "../infra/local/stack.ts";
+import { beforeAll, describe, expect, test } from "vitest";
+import type { Stack } from "../infra/local/stack.ts";
 import { Unavailable } from "../protocol/refusal.ts";
-import { type FaultProxy, openProxy, produceApi } from "../tests/proxy.ts";
+import { useKafkaBehindProxy } from "../tests/kafka-behind-proxy.ts";
+import { type FaultProxy, produceApi } from "../tests/proxy.ts";
+import { until } from "../tests/runner-stage.ts";
 import { uniqueName, useStack } from "../tests/stack.ts";
 import { pushRequested } from "./catalogue.ts";
 import { openCodec } from "./codec.ts";
 import type { Outgoing } from "./consumer.ts";
 import { toOutgoing } from "./headers.ts";
-import { type KafkaDoor, openKafka } from "./kafka.ts";
+import type { KafkaDoor } from "./kafka.ts";
 import { Overloaded, openProducer } from "./producer.ts";
 import { readTopic } from "./read-topic.ts";
 import { runPlainConsumer } from "./runner.ts";
@@ -26,31 +27,9 @@ let proxy: FaultProxy;
 let direct: KafkaDoor;
 let proxied: KafkaDoor;
 
-beforeAll(async () => {
-  const advertisedPort = await freePort(new Set());
-  const { registryUrl, postgresUrl, redisUrl } = useStack();
-  // biome-ignore lint/style/noProcessEnv: the ladder of the local stack begins with the environment.
-  const { SEALPOST_KAFKA_BROKERS: _, ...env } = process.env;
-  stack = await startStack({
-    env: {
-      ...env,
-      SEALPOST_REGISTRY_URL: registryUrl,
-      SEALPOST_POSTGRES_URL: postgresUrl,
-      SEALPOST_REDIS_URL: redisUrl,
-    },
-    ephemeral: true,
-    kafkaAdvertisedPorts: [advertisedPort],
-  });
-  const targetPort = stack.kafkaListeners[0]?.listenPort ?? 0;
-  proxy = await openProxy({ port: advertisedPort, targetPort, framed: true });
-  direct = openKafka({ brokers: stack.urls.kafkaBrokers, clientId: "direct", log });
-  proxied = openKafka({ brokers: [`127.0.0.1:${advertisedPort}`], clientId: "proxied", log, requestMsMax: 1_000 });
-});
-
-afterAll(async () => {
-  await Promise.all([direct?.close(), proxied?.close()]);
-  await proxy?.close();
-  await stack?.stop();
+const stage = useKafkaBehindProxy({ requestMsMax: 1_000 });
+beforeAll(() => {
+  ({ stack, proxy, direct, proxied } = stage());
 });
 
 async function freshTopic(partitions = 1): Promise<string> {
@@ -158,6 +137,27 @@ describe("the producer", () => {
     expect([...new Set(await valuesIn(topic))]).toEqual(["0", "1"]);
   });
 
+  test("tells further calls at once when Kafka has been silent for long, and takes the first after those who waited", async () => {
+    const topic = await freshTopic();
+    const ours = openProducer({ kafka: proxied, log, deadlineMs: 1_500, failFastMs: 500 });
+    await ours.append([record(topic, "0")], { deadlineMs: 10_000 });
+    proxy.mode = "silent";
+    const waits = ours.append([record(topic, "1")]);
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    const started = Date.now();
+    await expect(ours.append([record(topic, "2")])).rejects.toMatchObject({ name: "Unavailable", door: "kafka" });
+    expect(Date.now() - started).toBeLessThan(200);
+    await expect(waits).rejects.toThrow(Unavailable);
+    proxy.mode = "open";
+    proxy.reset();
+    await ours.append([record(topic, "3")], { deadlineMs: 20_000 });
+    // Silence without anybody who waits says nothing.
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    await Promise.all([ours.append([record(topic, "4")]), ours.append([record(topic, "5")])]);
+    await ours.close();
+    expect(new Set(await valuesIn(topic))).not.toContain("2");
+  });
+
   test("takes no more than its backlog holds, says so at once, and keeps what it took", async () => {
     const topic = await freshTopic();
     const ours = openProducer({ kafka: proxied, log, backlogRecordsMax: 10, deadlineMs: 30_000 });
@@ -176,7 +176,8 @@ describe("the producer", () => {
   test("puts what waits into few requests, and what arrives together into one", async () => {
     const topic = await freshTopic(4);
     const ours = openProducer({ kafka: proxied, log, lingerMs: 5 });
-    await ours.append([record(topic, "warm")]);
+    // To every partition: a new one may have no leader yet, and would be asked twice.
+    await ours.append(Array.from({ length: 40 }, (_, n) => record(topic, "warm", `k${n}`)));
     const before = proxy.requests.get(produceApi) ?? 0;
     await Promise.all(Array.from({ length: 400 }, (_, i) => ours.append([record(topic, String(i), `k${i}`)])));
     expect((proxy.requests.get(produceApi) ?? 0) - before).toBe(1);
@@ -225,7 +226,3 @@ describe("a consumer", () => {
     expect(fatal).toEqual([]);
   });
 });
-
-async function until(condition: () => boolean): Promise<void> {
-  while (!condition()) await new Promise((resolve) => setTimeout(resolve, 5));
-}

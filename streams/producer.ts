@@ -14,7 +14,7 @@ import { createBacklog, type Waiting } from "./backlog.ts";
 import { backoffMs, pause } from "./backoff.ts";
 import type { Appender, Outgoing } from "./consumer.ts";
 import type { KafkaDoor } from "./kafka.ts";
-import { partitionOf } from "./partition.ts";
+import { placeIn, toMessage } from "./outgoing.ts";
 import { openProducerSession, type Placed, type ProducerSession } from "./producer-session.ts";
 
 export interface ProducerOptions {
@@ -24,6 +24,8 @@ export interface ProducerOptions {
   readonly lingerMs?: number;
   /** For calls that name no deadline of their own. */
   readonly deadlineMs?: number;
+  /** Kafka has taken nothing for so long while something waited: then further calls fail at once, and what waits tries on. Never without it. */
+  readonly failFastMs?: number;
   readonly backlogBytesMax?: number;
   readonly backlogRecordsMax?: number;
 }
@@ -48,6 +50,7 @@ const defaults = {
   lingerMs: 0,
   // Below the ten seconds after which most HTTP clients give up: they shall see 503 and Retry-After.
   deadlineMs: 8_000,
+  failFastMs: Number.POSITIVE_INFINITY,
   // Some seconds of Kafka's absence at full load; more would only be answered after its client has gone.
   backlogBytesMax: 64 * 1024 * 1024,
   backlogRecordsMax: 50_000,
@@ -55,8 +58,6 @@ const defaults = {
 
 /** The largest topic limit (a dead letter's). A larger record can never be sent: whoever builds one has a bug. */
 const recordBytesMax = 1_100_000;
-/** Length fields, offset and timestamp deltas of a record in the log. */
-const recordOverheadBytes = 32;
 const deadlineCheckMs = 100;
 
 interface Call {
@@ -71,15 +72,18 @@ interface Entry extends Waiting, Placed {
   readonly call: Call;
 }
 
-type Unplaced = Omit<Entry, "partition">;
+type Uncounted = Omit<Entry, "partition">;
 
 /** Connects at the first append. */
 export function openProducer(options: ProducerOptions): Producer {
-  const { kafka, log, lingerMs, deadlineMs, backlogBytesMax, backlogRecordsMax } = { ...defaults, ...options };
+  const { kafka, log, lingerMs, deadlineMs, failFastMs, backlogBytesMax, backlogRecordsMax } = {
+    ...defaults,
+    ...options,
+  };
   const calls = new Set<Call>();
   const partitionCounts = new Map<string, number>();
   /** Records of topics whose partitions are still being counted, in order. */
-  const uncounted = new Map<string, Unplaced[]>();
+  const uncounted = new Map<string, Uncounted[]>();
   const backlog = createBacklog<Entry>();
   let onTheWay = { records: 0, bytes: 0 };
   let session: ProducerSession | null = null;
@@ -87,6 +91,8 @@ export function openProducer(options: ProducerOptions): Producer {
   const closing = new AbortController();
   const ended = new AbortController();
   let lastError: unknown;
+  /** Since when Kafka owes an answer; null when it owes none. */
+  let owedSince: number | null = null;
   let deadlineTimer: NodeJS.Timeout | null = null;
 
   function size(): { records: number; bytes: number } {
@@ -107,6 +113,9 @@ export function openProducer(options: ProducerOptions): Producer {
     const bytes = placeable.reduce((sum, record) => sum + record.bytes, 0);
     if (placeable.some((record) => record.bytes > recordBytesMax))
       throw new Error("a record is larger than any topic takes");
+    // The first after those who waited have given up is taken: it finds out whether Kafka is back.
+    const isAway = owedSince !== null && calls.size > 0 && Date.now() - owedSince >= failFastMs;
+    if (isAway && own !== "never") throw new Unavailable("kafka", lastError);
     const held = size();
     const full = held.records + records.length > backlogRecordsMax || held.bytes + bytes > backlogBytesMax;
     // Who waits for ever bounds itself: a runner has at most two steps unpublished.
@@ -116,13 +125,14 @@ export function openProducer(options: ProducerOptions): Producer {
       const deadlineAt = own === "never" ? Number.POSITIVE_INFINITY : Date.now() + own;
       const call: Call = { deadlineAt, resolve, reject, unconfirmed: records.length, over: false };
       calls.add(call);
+      owedSince ??= Date.now();
       deadlineTimer ??= setInterval(rejectOverdue, deadlineCheckMs);
       for (const record of placeable) place({ ...record, call });
       startSending();
     });
   }
 
-  function place(record: Unplaced): void {
+  function place(record: Uncounted): void {
     const held = uncounted.get(record.topic);
     const partitions = partitionCounts.get(record.topic);
     if (held !== undefined) held.push(record);
@@ -190,6 +200,7 @@ export function openProducer(options: ProducerOptions): Producer {
   }
 
   function confirm(call: Call): void {
+    if (owedSince !== null) owedSince = Date.now();
     call.unconfirmed--;
     if (call.unconfirmed > 0 || call.over) return;
     end(call);
@@ -209,6 +220,7 @@ export function openProducer(options: ProducerOptions): Producer {
   function end(call: Call): void {
     call.over = true;
     calls.delete(call);
+    if (calls.size === 0) owedSince = null;
     if (calls.size > 0 || deadlineTimer === null) return;
     clearInterval(deadlineTimer);
     deadlineTimer = null;
@@ -243,22 +255,4 @@ export function openProducer(options: ProducerOptions): Producer {
       await session?.close();
     },
   };
-}
-
-function toMessage({ topic, key, value, headers }: Outgoing): Omit<Unplaced, "call"> {
-  const message = { key: asBuffer(key), value: asBuffer(value), headers: { ...headers } };
-  let bytes = recordOverheadBytes + message.key.length + message.value.length;
-  for (const [name, text] of Object.entries(headers)) bytes += name.length + Buffer.byteLength(text) + 4;
-  return { topic, message, bytes };
-}
-
-function placeIn({ message }: Unplaced, partitions: number): number {
-  const partition = partitionOf(message.key as Buffer, partitions);
-  message.partition = partition;
-  return partition;
-}
-
-function asBuffer(bytes: string | Uint8Array): Buffer {
-  if (typeof bytes === "string") return Buffer.from(bytes, "utf8");
-  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }

@@ -5,6 +5,7 @@ import type pino from "pino";
 import type { Codec } from "./codec.ts";
 import type { Appender, Emit, StepStore } from "./consumer.ts";
 import type { KafkaDoor } from "./kafka.ts";
+import type { Publisher } from "./publisher.ts";
 
 /** For a consumer without state. */
 export interface PlainRunnerOptions {
@@ -25,6 +26,8 @@ export interface PlainRunnerOptions {
 /** For a consumer with state. */
 export interface StepRunnerOptions<Tx> extends PlainRunnerOptions {
   readonly store: StepStore<Tx>;
+  /** How what a step emits is published. Left out: by the appender. */
+  readonly publisher?: Publisher | undefined;
   /**
    * Told what a step emitted as soon as it is committed, for whoever in this process need not wait for it to be published. A hint: after a crash, or
    * when the answer to COMMIT was lost, nobody is told. Must not throw.
@@ -32,10 +35,23 @@ export interface StepRunnerOptions<Tx> extends PlainRunnerOptions {
   readonly onCommitted?: ((emits: readonly Emit[]) => void) | undefined;
 }
 
+/** A consumer that stands still, also after it was built anew: the process is to be started again. */
+export class StoodStill extends Error {
+  override readonly name = "StoodStill";
+
+  constructor() {
+    super("the consumer stands still, also after it was built anew");
+  }
+}
+
 /** The moments at which a test ends the process: between any two of them everything is as a crash may find it. */
 export type Failpoint =
   | "before-commit"
   | "after-commit"
+  | "before-transaction"
+  | "after-mark"
+  | "before-transaction-commit"
+  | "after-transaction-commit"
   | "after-publish"
   | "before-offset-commit"
   | "after-offset-commit";
@@ -54,6 +70,8 @@ export interface RunnerMetrics {
   outbox(group: string, state: { readonly steps: number; readonly ageSeconds: number }): void;
   /** Partitions that stand still because their position lies outside the log: an operator must look. */
   gaps(group: string, partitions: number): void;
+  /** Partitions that stand still because the database is older than what Kafka was told: an operator must look. */
+  restored(group: string, partitions: number): void;
 }
 
 /** ms. */
@@ -91,4 +109,5 @@ export const noMetrics: RunnerMetrics = {
   lag: () => undefined,
   outbox: () => undefined,
   gaps: () => undefined,
+  restored: () => undefined,
 };

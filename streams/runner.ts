@@ -3,7 +3,8 @@
  *
  *     subscription.ts   kafkajs: batches in, seeks and commits out      step-loop.ts   records -> transactions, faults told apart
  *     ownership.ts      which partitions, from which position           outbox.ts      committed -> published -> deleted
- *                                  upkeep.ts   what is done by the clock
+ *     upkeep.ts         what is done by the clock                       publisher.ts   how: plainly, or in transactions (transactions.ts)
+ *     commits.ts        what Kafka is told of positions                 witness.ts     is the database older than that?
  *
  * This file joins them: it decides whether a batch may be applied, and builds the Kafka consumer anew when it has crashed or stands
  * still.
@@ -12,18 +13,23 @@
  * the world is at fault nothing advances, `ready` is false, and nothing is lost.
  */
 import { aborted, backoffMs, pause, within } from "./backoff.ts";
-import type { PartitionId, PlainConsumer, StepConsumer } from "./consumer.ts";
+import { behindRows, createCommits } from "./commits.ts";
+import type { OutboxRow, PartitionId, PlainConsumer, StepConsumer } from "./consumer.ts";
+import { splitDue } from "./due.ts";
 import { createExclusive } from "./exclusive.ts";
 import { admit } from "./log-range.ts";
 import { createOutbox } from "./outbox.ts";
-import { createOwnership, type Fetching, type Owned, partitionName } from "./ownership.ts";
+import { createOwnership, type Fetching, type Owned } from "./ownership.ts";
+import { partitionName } from "./partition.ts";
 import { createPatience, Interrupted } from "./patience.ts";
 import { asStepConsumer, plainStore } from "./plain-store.ts";
+import { plainPublisher } from "./publisher.ts";
 import { receive } from "./receive.ts";
-import { type PlainRunnerOptions, type StepRunnerOptions, usualTiming } from "./runner-options.ts";
+import { type PlainRunnerOptions, type StepRunnerOptions, StoodStill, usualTiming } from "./runner-options.ts";
 import { createStepLoop } from "./step-loop.ts";
 import { type FetchedBatch, type Subscription, type SubscriptionEvents, subscribe } from "./subscription.ts";
 import { type PartitionLag, startUpkeep } from "./upkeep.ts";
+import { isGroupBehind } from "./witness.ts";
 
 export interface Runner {
   /** Are positions loaded and all servers there? */
@@ -58,8 +64,12 @@ interface Assignment {
 /** A close that takes longer is left to itself: the coordinator will miss the member soon enough. */
 const closeMsMax = 10_000;
 
+/** The same at the end of the process, twice: with what comes before them it has to end within 20 s (bin/service.ts). */
+const lastCloseMsMax = 4_000;
+
 function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<Tx>, hasState: boolean): Runner {
-  const { kafka, codec, store, appender, metrics, failpoints = { hit: () => undefined } } = options;
+  const { kafka, codec, store, metrics, failpoints = { hit: () => undefined } } = options;
+  const publisher = options.publisher ?? plainPublisher(options.appender);
   const timing = { ...usualTiming, ...options.timing };
   const group = consumer.name;
   const log = options.log.child({ consumer: group });
@@ -71,6 +81,7 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
   const givenUp = new AbortController();
   const exclusive = createExclusive();
   const patience = createPatience(log, (door) => metrics.retry(group, door));
+  const holds = new Set<NodeJS.Timeout>();
   let subscription: Subscription | null = null;
   let assignment: Assignment | null = null;
   let building: Promise<void> = Promise.resolve();
@@ -83,20 +94,31 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
     pause: (id) => subscription?.pause(id),
     resume: (id) => subscription?.resume(id),
   };
-  const outbox = createOutbox({ group, store, appender, patience, failpoints, onFatal, givenUp: givenUp.signal });
+  const commits = createCommits(() => subscription, failpoints);
+  const { afterRestore } = consumer;
+  const standsTogether = afterRestore === "stand-together";
+  const announce = afterRestore === undefined ? undefined : tellOf;
+  const stillWaiting = standsTogether ? (rows: readonly OutboxRow[]) => store.stillWaiting(group, rows) : undefined;
+  const outbox = createOutbox({
+    ...{ group, store, publisher, patience, failpoints, onFatal, givenUp: givenUp.signal, announce, stillWaiting },
+  });
   const atGap = hasState ? "stop" : "begin-again";
-  const ownership = createOwnership({ group, kafka, store, outbox, patience, fetching, log, atGap });
+  const ownership = createOwnership({
+    ...{ group, kafka, store, outbox, publisher, commits, patience, fetching, log, atGap, afterRestore },
+    topics: Array.from(topics.keys()),
+  });
   const parts = { consumer, store, codec, outbox, exclusive, patience, fetching, failpoints, metrics, log };
   const loop = createStepLoop<In, Tx>({
     ...parts,
     onFatal,
+    isBehind: standsTogether ? (reach) => isGroupBehind(kafka, group, Array.from(topics.keys()), reach) : undefined,
     onCommitted: options.onCommitted ?? (() => undefined),
     givenUp: stopping.signal,
   });
   const upkeep = startUpkeep({
-    ...{ group, store, outbox, ownership, timing, failpoints, metrics, log, check, onStall },
+    ...{ group, store, outbox, ownership, commits, timing, metrics, log, check, onStall },
     owned: () => (assignment?.owned == null ? null : Array.from(assignment.owned.values())),
-    subscription: () => subscription,
+    note: ownership.note,
     heldUp: () => patience.waiting || outbox.state().ageSeconds * 1_000 > timing.tickMs,
   });
   build();
@@ -108,6 +130,11 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
     givenUp.abort();
     assignment?.over.abort();
     options.onFatal(error);
+  }
+
+  /** Kafka knows how far we are before anything leaves that came of it. */
+  function tellOf(rows: readonly OutboxRow[]): Promise<void> {
+    return commits.commit(behindRows(rows), ownership.note());
   }
 
   /** Quiet where the work was given up on purpose; anything else that was thrown is a bug. */
@@ -186,16 +213,37 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
     if (current.owned === null) await Promise.race([current.taken, aborted(lost), aborted(stopping.signal)]);
     const owned = current.owned?.get(partitionName(batch));
     const topic = topics.get(batch.topic);
-    if (owned === undefined || topic === undefined || owned.stopped || lost.aborted) return false;
+    if (owned === undefined || topic === undefined || owned.stopped !== null || lost.aborted) return false;
     if (!(await isNext(owned, batch, lost))) return false;
 
     const from = owned.position;
     const values = batch.messages.map(({ value }) => value);
     if (codec.learn(values) !== null) await patience.persist(async () => codec.learn(values), eitherOf(lost));
     const records = batch.messages.map((message) => receive(consumer, codec, topic, batch.partition, message));
-    const applied = await loop.apply(owned, { records, from, to: batch.nextOffset }, lost);
+    const { count, nextAt } = splitDue(consumer, records, Date.now());
+    const to = nextAt === null ? batch.nextOffset : (records[count]?.offset ?? from);
+    const run = { records: records.slice(0, count), from, to };
+    const applied = run.records.length === 0 || (await loop.apply(owned, run, lost));
     if (applied) stalls = 0;
-    return applied;
+    if (!applied || nextAt === null) return applied;
+    if (!lost.aborted) hold(owned, nextAt);
+    return false;
+  }
+
+  /** Not fetched until its next record is due. What is resumed for another reason before comes here again. */
+  function hold(owned: Owned, until: number): void {
+    owned.heldUntil = until;
+    fetching.pause(owned);
+    fetching.seek(owned, owned.position);
+    const timer = setTimeout(
+      () => {
+        holds.delete(timer);
+        // Of a later assignment it is resumed, or stands, for reasons of its own.
+        if (assignment?.owned?.get(partitionName(owned)) === owned && !owned.stopped) fetching.resume(owned);
+      },
+      Math.max(0, until - Date.now()),
+    );
+    holds.add(timer);
   }
 
   /** May the batch be applied at the partition's position? If not, the next fetch starts there, or the partition stands. */
@@ -222,15 +270,19 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
     if (!hasState || current?.owned == null) return;
     const quietSince = Date.now() - timing.tickMs;
     const idle = Array.from(current.owned.values()).filter(
-      ({ stopped, progressAt }) => stopped || progressAt < quietSince,
+      ({ stopped, progressAt }) => stopped !== null || progressAt < quietSince,
     );
     if (idle.length > 0)
       await orFatal(() => exclusive.run(() => ownership.check(idle, current.over.signal)), undefined);
   }
 
+  function isRestored(): boolean {
+    return Array.from(assignment?.owned?.values() ?? []).some(({ stopped }) => stopped === "restored");
+  }
+
   function onStall(): void {
     if (stopping.signal.aborted) return;
-    if (stalls++ > 0) onFatal(new Error("the consumer stands still, also after it was built anew"));
+    if (stalls++ > 0) onFatal(new StoodStill());
     else {
       log.warn("records wait and nothing comes: the Kafka consumer is built anew");
       build();
@@ -238,20 +290,21 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
   }
 
   return {
-    ready: () => assignment?.owned != null && !patience.waiting && !stopping.signal.aborted,
+    ready: () => assignment?.owned != null && !isRestored() && !patience.waiting && !stopping.signal.aborted,
     lag: upkeep.lag,
     check,
     stop() {
       isStopped ??= (async () => {
         stopping.abort();
         assignment?.over.abort();
+        for (const timer of holds) clearTimeout(timer);
         const drain = AbortSignal.timeout(timing.drainMs);
         await Promise.race([exclusive.run(async () => undefined), aborted(drain)]);
         await outbox.drained(drain).catch(() => undefined);
-        await within(closeMsMax, upkeep.stop());
+        await within(lastCloseMsMax, upkeep.stop());
         givenUp.abort();
-        await building;
-        await within(closeMsMax, subscription?.close() ?? Promise.resolve());
+        await within(lastCloseMsMax, building);
+        await within(lastCloseMsMax, subscription?.close() ?? Promise.resolve());
       })();
       return isStopped;
     },

@@ -10,7 +10,16 @@ const itemId = "01890a5d-ac96-774b-bcce-b302099a8057";
 const eventId = "6f9619ff-8b86-5011-b42d-00cf4fc964ff";
 const body = new Uint8Array([1, 2, 3, 250]);
 
-const item = { kind: "message", itemId, senderId: agent, recipientId: other, custody: "agent", body } as const;
+const delegation = [{ issuerId: other, tokenId: "t-1" }] as const;
+const item = {
+  kind: "message",
+  itemId,
+  senderId: agent,
+  recipientId: other,
+  custody: "agent",
+  body,
+  delegation,
+} as const;
 const delivered = {
   eventId,
   messageId: itemId,
@@ -27,6 +36,18 @@ const delivered = {
   custody: "agent",
 } as const;
 
+const retry = {
+  wakeId: eventId,
+  recipientId: other,
+  seq: 2,
+  requestedAt: 8,
+  attempt: 3,
+  deviceIds: [itemId, eventId],
+  woken: true,
+  delayMs: 30_000,
+  restMs: 500,
+} as const;
+
 interface Sample<T = unknown> {
   readonly topic: Topic<T>;
   readonly value: T;
@@ -38,14 +59,16 @@ function sample<T>(topic: Topic<T>, value: T): Sample {
 
 export const samples: readonly Sample[] = [
   sample(topics.messageSend, {
-    kind: "message",
+    kind: "repair",
     messageId: itemId,
     senderId: agent,
     recipientId: other,
     sealed: body,
     hmac: new Uint8Array(32).fill(6),
     sessionId: new Uint8Array(0),
+    aboutId: itemId,
     sentAt: 4,
+    delegation,
   }),
   sample(topics.messageEncrypted, item),
   sample(topics.messageQueued, {
@@ -64,6 +87,8 @@ export const samples: readonly Sample[] = [
       { outcome: "delivered", senderId: agent, itemId, at: 5, door: "http", code: null },
       { outcome: "refused", senderId: agent, itemId, at: 6, door: "none", code: "auth-failed" },
     ],
+    undeliverable: { afterSeq: 4, untilSeq: 9, at: 16 },
+    retried: [{ senderId: agent, itemId, at: 18 }],
   }),
   sample(topics.messageDelivered, delivered),
   sample(topics.messageAcknowledged, { ...delivered, acknowledgedAt: 1_700_000_000_004 }),
@@ -76,9 +101,53 @@ export const samples: readonly Sample[] = [
     detail: null,
     digest: new Uint8Array(32).fill(9),
     discardedAt: 7,
+    seq: 9,
+    size: 512,
+  }),
+  sample(topics.messageUndeliverable, {
+    eventId,
+    messageId: itemId,
+    senderId: agent,
+    recipientId: other,
+    seq: 5,
+    acceptedAt: 1,
+    queuedAt: 2,
+    undeliverableAt: 17,
+  }),
+  sample(topics.messageSetAside, {
+    eventId,
+    messageId: itemId,
+    senderId: agent,
+    recipientId: other,
+    seq: 3,
+    setAsideAt: 8,
+  }),
+  sample(topics.messageRetried, {
+    eventId,
+    kind: "message",
+    itemId,
+    senderId: agent,
+    recipientId: other,
+    seq: 3,
+    wasSetAside: true,
+    wasUndeliverable: false,
+    retriedAt: 18,
   }),
   sample(topics.pushRequested, { recipientId: other, seq: 2, requestedAt: 8 }),
-  sample(topics.agentChanged, { eventId, agentId: agent, change: "registered", custody: "server", changedAt: 9 }),
+  ...[topics.pushRetry10s, topics.pushRetry30s, topics.pushRetry90s].map((topic) => sample(topic, retry)),
+  sample(topics.agentChanged, {
+    eventId,
+    agentId: agent,
+    change: "device-gone",
+    custody: "server",
+    changedAt: 9,
+    deviceId: itemId,
+    actor: "owner:https://example.org#7",
+    reason: "lost",
+    peerId: other,
+    keyId: agent,
+    tokenId: "t-1",
+  }),
   sample(topics.prekeyPublished, {
     eventId,
     agentId: agent,
@@ -144,5 +213,41 @@ export const samples: readonly Sample[] = [
     messageId: itemId,
     custody: "agent",
     initializedAt: 15,
+  }),
+  sample(topics.auditRecord, {
+    eventId,
+    logIndex: 12,
+    agentId: agent,
+    actor: agent,
+    delegation,
+    action: "message.accepted",
+    senderId: agent,
+    recipientId: other,
+    messageId: itemId,
+    size: 512,
+    occurredAt: 9,
+    outcome: "ok",
+    subject: itemId,
+    reason: "lost",
+    sourceTopic: "message.queued.v1",
+    sourcePartition: 3,
+    sourceOffset: 9_007_199_254_740_000,
+    sourceEventId: eventId,
+  }),
+  sample(topics.usage, {
+    eventId,
+    agentId: agent,
+    hour: 1_699_999_200_000,
+    revision: 1_700_000_000_005,
+    messagesSent: 1,
+    bytesSent: 512,
+    messagesReceived: 3,
+    bytesReceived: 9_007_199_254_740_000,
+    messagesAcknowledged: 1,
+    bytesAcknowledged: 64,
+    messagesDiscarded: 1,
+    bytesDiscarded: 128,
+    messagesStored: 1,
+    bytesStored: 256,
   }),
 ];

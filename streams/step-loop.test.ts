@@ -12,8 +12,10 @@ import type { Appender, OutboxRow, Outgoing, StepConsumer, StepStore } from "./c
 import { emittedRows, type Received } from "./emission.ts";
 import { createExclusive } from "./exclusive.ts";
 import { createOutbox } from "./outbox.ts";
-import { type Owned, partitionName } from "./ownership.ts";
+import type { Owned } from "./ownership.ts";
+import { partitionName } from "./partition.ts";
 import { createPatience } from "./patience.ts";
+import { plainPublisher } from "./publisher.ts";
 import { noMetrics } from "./runner-options.ts";
 import { createStepLoop } from "./step-loop.ts";
 
@@ -97,7 +99,11 @@ class World {
       if (fault === "rival") this.rivalSteps((moves[0] as { partition: number }).partition);
       if (moves.some((move) => (this.positions.get(partitionName(move)) ?? 0) !== move.from)) return "moved";
       const offsets: string[] = [];
-      const rows = await work((applied) => void offsets.push(...applied));
+      const reached = { generation: 0, isHeld: false, positions: [] };
+      const rows = await work(
+        (applied) => void offsets.push(...applied),
+        async () => reached,
+      );
       if (fault === "unknown-lost") throw new CommitUnknown();
       this.delete(published);
       for (const move of moves) this.positions.set(partitionName(move), move.to);
@@ -107,7 +113,10 @@ class World {
       return "committed";
     },
     deletePublished: async (_, published) => this.delete(published),
-    acceptGap: async () => undefined,
+    stillWaiting: async (_, rows) => rows,
+    loadGeneration: async () => 0,
+    loadReached: async () => ({ generation: 0, isHeld: false, positions: [] }),
+    acceptGap: async () => "accepted",
   };
 
   readonly appender: Appender = {
@@ -160,17 +169,18 @@ function openLoop(world: World, consumer: StepConsumer<PushRequested, (offsets: 
       over.abort();
     },
   };
-  const outbox = createOutbox({ group, store: world.store, appender: world.appender, ...shared });
+  const outbox = createOutbox({ group, store: world.store, publisher: plainPublisher(world.appender), ...shared });
   const fetching = { seek: nothing, pause: nothing, resume: nothing };
+  const exclusive = createExclusive();
   const loop = createStepLoop({
     ...{ consumer, codec, outbox, fetching, metrics: noMetrics, log: quiet, store: world.store },
-    ...{ exclusive: createExclusive(), ...shared },
+    ...{ exclusive, ...shared },
   });
-  return { loop, outbox, over, fatal };
+  return { loop, outbox, over, fatal, exclusive };
 }
 
 function ownedAt(partition: number, position: number): Owned {
-  const state = { published: 0, committed: 0, seen: 0, stopped: false, progressAt: 0 };
+  const state = { published: 0, seen: 0, stopped: null, heldUntil: 0, progressAt: 0 };
   return { topic: pushRequested.name, partition, position, ...state };
 }
 
@@ -234,15 +244,23 @@ test("whatever fails, every record is applied once and in order, every event is 
   );
 });
 
-test("a group that leaves dead letters to others passes bad records over and goes on", async () => {
+test("a group makes dead letters of just the topics whose it shall make; other bad records are passed over, and it goes on", async () => {
   const records = logOf(1, 8, new Set(["0:5"]));
   const [own = []] = records;
   // One that its step finds to be bad, and one that was refused before.
   const log = [own.map((record) => (record.offset === 2 ? { ...record, outcome: { code: "undecodable" } } : record))];
   const world = new World(log, [], []);
-  expect(await consume(world, 3, { ...usual, deadLetters: "left-to-others" })).toEqual([]);
+  expect(await consume(world, 3, { ...usual, deadLettersOf: [] })).toEqual([]);
   expect(world.applied).toEqual(own.flatMap(({ offset }) => (offset === 2 || offset === 5 ? [] : [`0:${offset}`])));
   expect(world.published.filter(({ topic }) => topic !== pushRequested.name)).toEqual([]);
+
+  const sole = new World(log, [], []);
+  expect(await consume(sole, 3, { ...usual, deadLettersOf: [pushRequested] })).toEqual([]);
+  const letters = sole.published.filter(({ topic }) => topic !== pushRequested.name);
+  expect(letters.map(({ topic, headers }) => [topic, headers["x-orig-offset"]])).toEqual([
+    [`${pushRequested.name}.dlq`, "2"],
+    [`${pushRequested.name}.dlq`, "5"],
+  ]);
 });
 
 test("a bug in a step ends the run and blames no record", async () => {
@@ -267,4 +285,37 @@ test("records that do not continue where the partition stands are not applied", 
   world.positions.set(partitionName(owned), 2);
   expect(await applying).toBe(false);
   expect(world.applied).toEqual([]);
+});
+
+test("who has lost its partitions gives its batches back at once, also while another has the turn and will keep it until the group has met again", async () => {
+  const world = new World(logOf(3, 5, new Set()), [], []);
+  const { loop, fatal, exclusive } = openLoop(world);
+  const met = Promise.withResolvers<void>();
+  const during = Promise.withResolvers<void>();
+  const lost = new AbortController();
+  const applyFrom = (partition: number) =>
+    loop.apply(ownedAt(partition, 0), { records: world.log[partition] ?? [], from: 0, to: 6 }, lost.signal);
+  // A step is under way when it happens: the turn behind it is another's.
+  const commitStep = world.store.commitStep;
+  Object.assign(world.store, {
+    commitStep: async () => {
+      void exclusive.run(() => met.promise);
+      during.resolve();
+      await new Promise((resolve) => lost.signal.addEventListener("abort", resolve));
+      throw new Unavailable("postgres");
+    },
+  });
+  const inStep = applyFrom(0);
+  await during.promise;
+  const behind = applyFrom(1);
+  lost.abort();
+  expect(await Promise.all([inStep, behind])).toEqual([false, false]);
+  // And one that comes too late.
+  expect(await applyFrom(2)).toBe(false);
+  Object.assign(world.store, { commitStep });
+  met.resolve();
+  expect(
+    await loop.apply(ownedAt(0, 0), { records: world.log[0] ?? [], from: 0, to: 6 }, new AbortController().signal),
+  ).toBe(true);
+  expect([world.applied.length, fatal]).toEqual([5, []]);
 });

@@ -12,15 +12,17 @@
 import type pino from "pino";
 import { CommitUnknown, RecordFault, Refusal } from "../protocol/refusal.ts";
 import type { Codec } from "./codec.ts";
-import type { Emit, Inbound, Move, OutboxRow, StepConsumer, StepStore } from "./consumer.ts";
+import type { Emit, GroupReached, Inbound, Move, OutboxRow, StepConsumer, StepStore } from "./consumer.ts";
 import { byPlace, deadLetterRows, emittedRows, type Received } from "./emission.ts";
 import type { Exclusive } from "./exclusive.ts";
 import { createHalving } from "./halving.ts";
 import type { Outbox } from "./outbox.ts";
-import { type Fetching, type Owned, partitionName } from "./ownership.ts";
+import type { Fetching, Owned } from "./ownership.ts";
+import { partitionName } from "./partition.ts";
 import { Interrupted, type Patience } from "./patience.ts";
 import type { Failpoints, RunnerMetrics } from "./runner-options.ts";
 import { planStep, stepLimits } from "./step-plan.ts";
+import type { Topic } from "./topic.ts";
 
 export interface StepLoop<In> {
   /**
@@ -51,6 +53,8 @@ export interface StepLoopOptions<In, Tx> {
   readonly givenUp: AbortSignal;
   readonly onFatal: (error: unknown) => void;
   readonly onCommitted: (emits: readonly Emit[]) => void;
+  /** Asked within each step: is any partition of the group behind what Kafka was told? Left out: its own is enough. Rejects with `Unavailable`. */
+  readonly isBehind?: ((reach: () => Promise<GroupReached>) => Promise<boolean>) | undefined;
 }
 
 /** A partition's records that wait to be applied. */
@@ -93,13 +97,15 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     givenUp,
     onFatal,
     onCommitted,
+    isBehind,
   } = options;
   const group = consumer.name;
-  const makesDeadLetters = consumer.deadLetters !== "left-to-others";
+  const makesDeadLettersOf = (topic: Topic<unknown>) => consumer.deadLettersOf?.includes(topic) ?? true;
   const queues = new Map<string, Queue<In>>();
   const halving = createHalving(stepLimits.records);
   let interruption = new AbortController();
   let running = false;
+  let stepping = false;
   givenUp.addEventListener("abort", () => interruption.abort());
 
   async function run(): Promise<void> {
@@ -118,6 +124,16 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
   }
 
   async function runStep(): Promise<void> {
+    stepping = true;
+    try {
+      await step();
+    } finally {
+      stepping = false;
+      for (const queue of queues.values()) leaveLost(queue);
+    }
+  }
+
+  async function step(): Promise<void> {
     if (interruption.signal.aborted && !givenUp.aborted) interruption = new AbortController();
     for (const queue of queues.values()) {
       const continues = queue.rest.from === queue.partition.position;
@@ -163,7 +179,9 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     const records = slices.flatMap((slice) => slice.records);
     const published = outbox.published();
     let told: Told = { rows: [], emits: [] };
-    async function work(tx: Tx): Promise<readonly OutboxRow[]> {
+    async function work(tx: Tx, reach: () => Promise<GroupReached>): Promise<readonly OutboxRow[]> {
+      // What another owner did may be missing under this step. Taking the partitions over anew, they are found to stand.
+      if (await isBehind?.(reach)) throw new Error("the database went back, in a partition of another step");
       told = await applied(records, tx);
       failpoints.hit("before-commit");
       return told.rows;
@@ -185,7 +203,7 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     const inbound: Inbound<In>[] = [];
     for (const record of records) {
       if ("code" in record.outcome) {
-        if (makesDeadLetters)
+        if (makesDeadLettersOf(record.topic))
           letters.push(...deadLetterRows(codec, group, record, record.outcome.code, consumer.lament));
       } else {
         usable.push(record);
@@ -203,7 +221,7 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
       for (const { topic, partition, offset, outcome } of slice.records) {
         if (!("code" in outcome)) continue;
         const place = { topic: topic.name, partition, offset, code: outcome.code };
-        if (makesDeadLetters) {
+        if (makesDeadLettersOf(topic)) {
           metrics.deadLetter(group, topic.name, outcome.code);
           log.warn(place, "a record became a dead letter");
         } else log.warn(place, "a record was passed over");
@@ -233,6 +251,8 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
       const position = nextOffsets.get(partitionName(move));
       // Not moved: its records are still to be applied, in the next step.
       if (position === undefined || position === move.from) continue;
+      // No owner moves one back. Taking the partition over anew, it is found out what that means.
+      if (position < move.from && consumer.afterRestore === "stand") throw new Error("a position went back");
       // Whoever moved it may not have come to publishing, and what comes after must not overtake it.
       await outbox.publishLeftovers(move, interruption.signal);
       if (why === "unknown" && position === move.to) {
@@ -257,6 +277,14 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
     queue.rest = { ...queue.rest, records: [{ ...record, outcome: { code } }, ...others] };
   }
 
+  /**
+   * Without waiting for the next turn: whoever has it, a look at all partitions, may be waiting for Kafka to take an offset, which it does only when the group
+   * has met again; and that waits for this batch.
+   */
+  function leaveLost(queue: Queue<In>): void {
+    if (queue.lost.aborted && !stepping) leave(queue, false);
+  }
+
   function leave(queue: Queue<In>, applied: boolean): void {
     const name = partitionName(queue.partition);
     if (queues.get(name) === queue) queues.delete(name);
@@ -269,8 +297,14 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
       new Promise((resolve) => {
         // Of a subscription that was given up: nobody may wait for it for ever.
         queues.get(partitionName(partition))?.resolve(false);
-        queues.set(partitionName(partition), { partition, rest, lost, resolve });
-        lost.addEventListener("abort", () => interruption.abort(), { once: true });
+        const queue = { partition, rest, lost, resolve };
+        queues.set(partitionName(partition), queue);
+        const give = () => {
+          interruption.abort();
+          leaveLost(queue);
+        };
+        if (lost.aborted) give();
+        else lost.addEventListener("abort", give, { once: true });
         void run();
       }),
   };

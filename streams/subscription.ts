@@ -41,12 +41,13 @@ export interface SubscriptionEvents {
   onCrash(error: unknown): void;
 }
 
+/** Orders are for the next fetch. One that comes after the consumer's end, of which `onCrash` tells a little later, does nothing. */
 export interface Subscription {
   seek(partition: PartitionId, offset: number): void;
   pause(partition: PartitionId): void;
   resume(partition: PartitionId): void;
-  /** Offsets for the coordinator, as a hint to others. Rejects with `Unavailable("kafka")`. */
-  commit(offsets: readonly (PartitionId & { readonly nextOffset: number })[]): Promise<void>;
+  /** Offsets for the coordinator, and a note beside each; resolves when it has them. Rejects with `Unavailable("kafka")`. */
+  commit(offsets: readonly (PartitionId & { readonly nextOffset: number })[], note?: string): Promise<void>;
   /** Leaves the group; waits for batches under way. Never rejects. */
   close(): Promise<void>;
 }
@@ -148,24 +149,42 @@ async function handle(payload: EachBatchPayload, events: SubscriptionEvents): Pr
 
 function over(consumer: Consumer): Subscription {
   const paused = new Set<string>();
+  let isOver = false;
+  consumer.on(consumer.events.STOP, () => {
+    isOver = true;
+  });
+  // An ended consumer would throw, at timers and at others whom the crash does not concern.
+  const order = (give: () => void) => {
+    if (!isOver) give();
+  };
   const nameOf = ({ topic, partition }: PartitionId) => `${topic} ${partition}`;
   return {
-    seek: ({ topic, partition }, offset) => consumer.seek({ topic, partition, offset: String(offset) }),
+    seek: ({ topic, partition }, offset) => order(() => consumer.seek({ topic, partition, offset: String(offset) })),
     pause: (id) => {
       paused.add(nameOf(id));
-      consumer.pause([{ topic: id.topic, partitions: [id.partition] }]);
+      order(() => consumer.pause([{ topic: id.topic, partitions: [id.partition] }]));
     },
     resume: (id) => {
-      if (paused.delete(nameOf(id))) consumer.resume([{ topic: id.topic, partitions: [id.partition] }]);
+      if (paused.delete(nameOf(id))) order(() => consumer.resume([{ topic: id.topic, partitions: [id.partition] }]));
     },
-    commit: async (offsets) => {
+    commit: async (offsets, note) => {
+      // A consumer that has ended resolves all the same: only the event says that the coordinator has them.
+      let isCommitted = false;
+      const unhear = consumer.on(consumer.events.COMMIT_OFFSETS, () => {
+        isCommitted = true;
+      });
       try {
         await consumer.commitOffsets(
-          offsets.map(({ topic, partition, nextOffset }) => ({ topic, partition, offset: String(nextOffset) })),
+          offsets.map(({ topic, partition, nextOffset }) => {
+            return { topic, partition, offset: String(nextOffset), metadata: note ?? null };
+          }),
         );
       } catch (error) {
         throw new Unavailable("kafka", error);
+      } finally {
+        unhear();
       }
+      if (!isCommitted) throw new Unavailable("kafka");
     },
     close: () => consumer.disconnect().catch(() => undefined),
   };

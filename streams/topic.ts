@@ -5,6 +5,9 @@
 /** How long records stay. `trimmedAfterMs` topics have no retention in Kafka: a job deletes what every group has passed. */
 export type Retention = { readonly keptMs: number } | { readonly trimmedAfterMs: number };
 
+/** As `keptMs`: Kafka deletes nothing. */
+export const KEPT_FOR_EVER = -1;
+
 export interface Topic<T> {
   readonly name: string;
   /** What must stay in order, in words. */

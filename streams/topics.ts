@@ -2,7 +2,8 @@
  * Topics from their declarations: made where they are missing, and compared with what is there.
  *
  * Promise: nothing that exists is ever changed or deleted here. A partition count is fixed once there is data (a key would move), and
- * a retention that somebody set on a running cluster is for a person to change back.
+ * a retention that somebody set on a running cluster is for a person to change back. The one exception is asked for by name: `applyRetention`, for what the
+ * configuration decides.
  */
 import kafkajs, { type Admin } from "kafkajs";
 import { Unavailable } from "../protocol/refusal.ts";
@@ -84,6 +85,52 @@ async function createMissing(admin: Admin, declared: readonly DeclaredTopic[], m
       configEntries: Object.entries(topic.config).map(([name, value]) => ({ name, value })),
     })),
   });
+}
+
+/** `retention.ms` as it was and as it is declared; `left` where it would have become shorter and nobody said that it shall. */
+export interface RetentionApplied {
+  readonly was: string;
+  readonly wanted: string;
+  readonly outcome: "same" | "changed" | "left";
+}
+
+/**
+ * Gives a topic that is there the retention that is declared; what else was set on it stays. Lengthens by itself. A shorter one deletes records at once, a
+ * legal hold's too: only where `mayShorten`. Rejects with `Unavailable("kafka")`.
+ */
+export async function applyRetention(
+  kafka: KafkaDoor,
+  topic: Topic<unknown>,
+  { mayShorten = false }: { readonly mayShorten?: boolean } = {},
+): Promise<RetentionApplied> {
+  const [declared] = declaredTopics({ topics: [{ ...topic, deadLetters: false }] });
+  const name = "retention.ms";
+  const wanted = declared?.config[name];
+  if (wanted === undefined) throw new Error("a topic is declared without a retention");
+  return kafka.ask(async (admin) => {
+    const of = { type: kafkajs.ConfigResourceTypes.TOPIC, name: topic.name };
+    const { resources } = await admin.describeConfigs({ includeSynonyms: false, resources: [of] });
+    const entries = resources[0]?.configEntries ?? [];
+    const was = entries.find(({ configName }) => configName === name)?.configValue ?? "";
+    if (was === wanted) return { was, wanted, outcome: "same" };
+    if (!mayShorten && keptMs(wanted) < keptMs(was)) return { was, wanted, outcome: "left" };
+    // Kafka takes all settings of a topic at once, and forgets those that are left out.
+    const kept = entries
+      .filter(
+        ({ configName, configSource }) => configSource === kafkajs.ConfigSource.TOPIC_CONFIG && configName !== name,
+      )
+      .map(({ configName, configValue }) => ({ name: configName, value: configValue }));
+    await admin.alterConfigs({
+      validateOnly: false,
+      resources: [{ ...of, configEntries: [...kept, { name, value: wanted }] }],
+    });
+    return { was, wanted, outcome: "changed" };
+  });
+}
+
+/** -1 is for ever. */
+function keptMs(setting: string): number {
+  return setting === "-1" ? Number.POSITIVE_INFINITY : Number(setting);
 }
 
 /**

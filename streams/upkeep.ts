@@ -4,16 +4,17 @@
  */
 import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
+import type { Commits } from "./commits.ts";
 import type { PartitionId, StepStore } from "./consumer.ts";
 import type { Outbox } from "./outbox.ts";
-import { type Owned, type Ownership, partitionName } from "./ownership.ts";
-import type { Failpoints, RunnerMetrics, Timing } from "./runner-options.ts";
-import type { Subscription } from "./subscription.ts";
+import type { Owned, Ownership } from "./ownership.ts";
+import { partitionName } from "./partition.ts";
+import type { RunnerMetrics, Timing } from "./runner-options.ts";
 
 export interface PartitionLag extends PartitionId {
   /** Records not yet applied. */
   readonly records: number;
-  /** The partition stands until a gap is accepted. */
+  /** The partition stands until an operator has seen to it. */
   readonly stopped: boolean;
 }
 
@@ -23,12 +24,13 @@ export interface UpkeepOptions {
   readonly outbox: Outbox;
   readonly ownership: Pick<Ownership, "ranges">;
   readonly timing: Timing;
-  readonly failpoints: Failpoints;
   readonly metrics: RunnerMetrics;
   readonly log: pino.Logger;
   /** Partitions whose positions are loaded; null while there is no assignment. */
   owned(): readonly Owned[] | null;
-  subscription(): Subscription | null;
+  readonly commits: Pick<Commits, "commit">;
+  /** Stands beside committed offsets. */
+  note(): string | undefined;
   /** Is the runner held up by something it knows of? Then it is not stalled. */
   heldUp(): boolean;
   check(): Promise<void>;
@@ -42,7 +44,7 @@ export interface Upkeep {
 }
 
 export function startUpkeep(options: UpkeepOptions): Upkeep {
-  const { group, store, outbox, ownership, timing, failpoints, metrics, log } = options;
+  const { group, store, outbox, ownership, timing, commits, metrics, log } = options;
   let lags: readonly PartitionLag[] = [];
   let assignedAt = Date.now();
   const timers = [
@@ -87,16 +89,9 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
   }
 
   async function commitOffsets(): Promise<void> {
-    const due = (options.owned() ?? []).filter(({ published, committed }) => published > committed);
-    const subscription = options.subscription();
-    if (due.length === 0 || subscription === null) return;
-    const offsets = due.map(({ topic, partition, published }) => ({ topic, partition, nextOffset: published }));
-    failpoints.hit("before-offset-commit");
-    await subscription.commit(offsets);
-    failpoints.hit("after-offset-commit");
-    due.forEach((owned, index) => {
-      owned.committed = offsets[index]?.nextOffset ?? owned.committed;
-    });
+    const owned = options.owned() ?? [];
+    const offsets = owned.map(({ topic, partition, published }) => ({ topic, partition, nextOffset: published }));
+    await commits.commit(offsets, options.note());
   }
 
   async function look(): Promise<void> {
@@ -115,14 +110,16 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
     lags = owned.map((partition) => {
       const end = ranges.get(partitionName(partition))?.high ?? partition.position;
       const records = Math.max(0, end - Math.max(partition.position, partition.seen));
-      if (records === 0) partition.progressAt = Math.max(partition.progressAt, now - timing.tickMs);
+      const hasNothingToDo = records === 0 || partition.heldUntil > now;
+      if (hasNothingToDo) partition.progressAt = Math.max(partition.progressAt, now - timing.tickMs);
       metrics.lag(group, partition.topic, partition.partition, records);
-      return { topic: partition.topic, partition: partition.partition, records, stopped: partition.stopped };
+      return { topic: partition.topic, partition: partition.partition, records, stopped: partition.stopped !== null };
     });
-    metrics.gaps(group, owned.filter(({ stopped }) => stopped).length);
+    metrics.gaps(group, owned.filter(({ stopped }) => stopped === "gap" || stopped === "cut").length);
+    metrics.restored(group, owned.filter(({ stopped }) => stopped === "restored").length);
     const stands = owned.some(
       ({ stopped, progressAt }, index) =>
-        !stopped && (lags[index]?.records ?? 0) > 0 && now - progressAt > timing.stallMs,
+        stopped === null && (lags[index]?.records ?? 0) > 0 && now - progressAt > timing.stallMs,
     );
     if (stands && !options.heldUp()) options.onStall();
   }

@@ -40,7 +40,9 @@ export class HeldAgent {
 
   async register(): Promise<Answer> {
     const body = { custody: "server", access_key: encodeBase64Url(this.access.signing.publicKey) };
-    const answer = await read(await call(this.access, { method: "POST", url: `${this.#url}/messaging/agents`, body }));
+    const answer = await persist(() =>
+      call(this.access, { method: "POST", url: `${this.#url}/messaging/agents`, body }),
+    );
     if (answer.status < 300) this.#id = answer.json.agent_id;
     return answer;
   }
@@ -48,7 +50,7 @@ export class HeldAgent {
   /** Signed by the access key, in the agent's name. */
   async post(path: string, body: unknown): Promise<Answer> {
     const url = this.#url + path;
-    return read(await call(this.access, { method: "POST", url, body }, { keyid: this.#id }));
+    return persist(() => call(this.access, { method: "POST", url, body }, { keyid: this.#id }));
   }
 
   /** Sends texts to one recipient, under these ids or fresh ones; answers the ids. */
@@ -64,8 +66,8 @@ export class HeldAgent {
     return messages.map(({ message_id }) => message_id);
   }
 
-  async open(after = "0"): Promise<Mail> {
-    const { status, json } = await this.post("/messaging/open", { after });
+  async open(after = "0", limit?: number): Promise<Mail> {
+    const { status, json } = await this.post("/messaging/open", { after, ...(limit === undefined ? {} : { limit }) });
     if (status !== 200) throw new Error(`not opened: ${JSON.stringify(json)}`);
     const messages = json.messages.map(
       (message: { seq: number; message_id: string; sender_id: string; content_type: string; body: string }) => ({
@@ -99,5 +101,16 @@ export class HeldAgent {
       if (messages.length === 0) await new Promise((resolve) => setTimeout(resolve, 50));
     }
     return [...got.values()];
+  }
+}
+
+/** Asks again, as a client must, while something is away, and when the memory of nonces began anew. The last answer after 40 s. */
+async function persist(ask: () => ReturnType<typeof call>): Promise<Answer> {
+  const until = performance.now() + 40_000;
+  for (;;) {
+    const answer = await read(await ask());
+    const isToBeAskedAgain = answer.status === 503 || answer.problem?.code === "sign-again";
+    if (!isToBeAskedAgain || performance.now() > until) return answer;
+    await new Promise((resolve) => setTimeout(resolve, 250));
   }
 }

@@ -11,12 +11,27 @@ import { Agent } from "../sdk/agent.ts";
 import type { Keyring } from "../store/keyring/keyring.ts";
 import { createKeyring, openKeyring } from "../store/keyring/keyring-file.ts";
 import { openRootFile } from "../store/keyring/root-file.ts";
+import { openPostgres } from "../store/postgres.ts";
+import { openPresence } from "../store/presence.ts";
+import { openRedis, redisReady } from "../store/redis.ts";
 import { type Codec, openCodec } from "../streams/codec.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { type ReadRecord, readTopic } from "../streams/read-topic.ts";
 import type { Topic } from "../streams/topic.ts";
 
-export const consumerParts = ["encryption", "queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
+export const consumerParts = [
+  "encryption",
+  "queuing",
+  "routing",
+  "acks",
+  "receipts",
+  "push",
+  "sessions",
+  "metering",
+  "audit",
+  "relay",
+  "jobs",
+];
 
 export interface House {
   readonly stack: Stack;
@@ -30,9 +45,13 @@ export interface House {
   readonly services: readonly ServiceProcess[];
   start(options: ServiceOptions): Promise<ServiceProcess>;
   /** Opens the agent of this name; closed with the house if it is not before. */
-  agent(name: string, url: string): Promise<Agent>;
+  agent(name: string, url: string, custody?: "agent" | "server"): Promise<Agent>;
   /** Everything that stands in a topic now, decoded; what cannot be decoded is left out. */
   read<T>(topic: Topic<T>): Promise<readonly (ReadRecord & { readonly decoded: T })[]>;
+  /** How many records of these topics this consumer has not applied yet. */
+  behind(consumer: string, topics: readonly Pick<Topic<unknown>, "name">[]): Promise<number>;
+  /** Until nobody counts as connected for the agent: whoever closes its connection does for a moment longer. */
+  away(agentId: string): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -61,8 +80,8 @@ export async function openHouse(): Promise<House> {
       services.push(service);
       return service;
     },
-    agent: async (name, url) => {
-      const agent = await Agent.open({ url, storePath: path.join(folder, `${name}.db`) });
+    agent: async (name, url, custody = "agent") => {
+      const agent = await Agent.open({ url, storePath: path.join(folder, `${name}.db`), custody });
       agents.add(agent);
       return agent;
     },
@@ -76,6 +95,27 @@ export async function openHouse(): Promise<House> {
           return [];
         }
       });
+    },
+    behind: async (consumer, topics) => {
+      const postgres = openPostgres(stack.urls.postgresUrl, { connectionsMax: 1 });
+      const { rows } = await postgres.query<{ topic: string; part: number; next_offset: number }>({
+        text: "SELECT topic, part, next_offset FROM consumer_positions WHERE grp = $1",
+        values: [consumer],
+      });
+      await postgres.close();
+      const next = new Map(rows.map(({ topic, part, next_offset }) => [`${topic} ${part}`, Number(next_offset)]));
+      const counts = topics.map(async ({ name }) => {
+        const ends = await kafka.ask((admin) => admin.fetchTopicOffsets(name));
+        return ends.map(({ partition, high }) => Number(high) - (next.get(`${name} ${partition}`) ?? 0));
+      });
+      return (await Promise.all(counts)).flat().reduce((sum, count) => sum + count, 0);
+    },
+    away: async (agentId) => {
+      const redis = openRedis(stack.urls.redisUrl);
+      await redisReady(redis, 30_000);
+      const { lookup } = openPresence(redis);
+      await eventually("it counts as away", async () => !(await lookup([agentId])).has(agentId));
+      redis.close();
     },
     close: async () => {
       await Promise.allSettled([...agents].map((agent) => agent.close()));
@@ -92,8 +132,18 @@ function withoutServers(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !/^SEALPOST_.*_(URL|BROKERS)$/.test(name)));
 }
 
-/** Looks until `done` says so. @throws Error with `what` after `msMax`. */
-export async function eventually(what: string, done: () => boolean | Promise<boolean>, msMax = 30_000): Promise<void> {
+/** Where the process serves operators, as its log says. */
+export function operatorsUrlOf(service: ServiceProcess): string {
+  const line = service
+    .output()
+    .split("\n")
+    .find((one) => one.includes("operators are served"));
+  if (line === undefined) throw new Error("the process serves no operators");
+  return (JSON.parse(line) as { readonly url: string }).url;
+}
+
+/** Looks until `done` says so. The default is for a machine that is busy. @throws Error with `what` after `msMax`. */
+export async function eventually(what: string, done: () => boolean | Promise<boolean>, msMax = 60_000): Promise<void> {
   const until = performance.now() + msMax;
   while (!(await done())) {
     if (performance.now() > until) throw new Error(`not within ${msMax} ms: ${what}`);

@@ -3,6 +3,7 @@
  */
 import { randomBytes } from "node:crypto";
 import { createHttpApp } from "../api/http/app.ts";
+import { servedToOperators } from "../api/http/openapi.ts";
 import type { HttpDeps } from "../api/http/route.ts";
 import { type HttpServer, startHttp } from "../api/http/server.ts";
 import { type InMemoryPorts, inMemoryPorts } from "../api/in-memory-ports.ts";
@@ -16,6 +17,8 @@ import { call, newIdentity, type SigningOptions } from "./signing.ts";
 export interface InMemoryService {
   readonly ports: InMemoryPorts;
   readonly http: HttpServer;
+  /** The port for operators. */
+  readonly ops: HttpServer;
   /** Registered, active. */
   readonly alice: Identity;
   readonly bob: Identity;
@@ -34,12 +37,15 @@ export interface Answer {
 
 export async function inMemoryService(overrides: Partial<HttpDeps> = {}): Promise<InMemoryService> {
   const ports = inMemoryPorts(overrides);
-  const http = await startHttp(createHttpApp(ports), { port: 0, host: "127.0.0.1" });
+  const place = { port: 0, host: "127.0.0.1" };
+  const http = await startHttp(createHttpApp(ports), place);
+  const ops = await startHttp(createHttpApp(ports, servedToOperators), place);
   const [alice, bob] = [newIdentity(), newIdentity()];
   for (const agent of [alice, bob]) addAgent(ports, agent);
   return {
     ports,
-    http,
+    http: { ...http, close: async () => void (await Promise.all([http.close(), ops.close()])) },
+    ops,
     alice,
     bob,
     get: async (as, path, headers = {}) => read(await call(as, { method: "GET", url: http.url + path, headers })),

@@ -45,8 +45,10 @@ test("an agent that lost its sessions gets what was sent to it all the same, and
   await again.send(alice.id, "all of it");
   expect(await takeTexts(alice, 1)).toEqual(["all of it"]);
 
-  const sessions = (await house.read(sessionInitialized)).map(({ decoded }) => decoded);
-  expect(sessions.filter(({ initiatorId }) => initiatorId === alice.id).map(({ suite }) => suite)).toEqual([2, 2]);
+  const begun = async () =>
+    (await house.read(sessionInitialized)).filter(({ decoded }) => decoded.initiatorId === alice.id);
+  await eventually("both sessions are told", async () => (await begun()).length >= 2);
+  expect((await begun()).map(({ decoded }) => decoded.suite)).toEqual([2, 2]);
   const acknowledged = (await house.read(messageAcknowledged)).map(({ decoded }) => decoded.messageId);
   expect(new Set(acknowledged).size).toBe(acknowledged.length);
   // The first try of each was delivered, and refused; its successor was acknowledged.

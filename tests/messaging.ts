@@ -23,7 +23,7 @@ export function inStep<Result>(postgres: Postgres, work: (tx: Tx) => Promise<Res
 }
 
 export async function placeAll(postgres: Postgres, arrivals: readonly Arrival[]): Promise<readonly Placement[]> {
-  const placed = await inStep(postgres, (tx) => tx.queuing.place(arrivals));
+  const { placed } = await inStep(postgres, (tx) => tx.queuing.place(arrivals, Number.MAX_SAFE_INTEGER));
   return placed.map(({ placement }) => placement);
 }
 

@@ -54,11 +54,13 @@ test("while PostgreSQL is away a message is accepted, and it is delivered when t
   const inbox = carol.inbox({ signal: AbortSignal.timeout(90_000) });
   expect((await inbox.next()).value?.text()).toBe("first");
 
-  await house.stack.kill("postgres");
-  // The agents' keys are remembered, and nothing else is asked of the database.
+  // The agents' keys, and that one may write to the other, are remembered for some seconds, and nothing else is asked of the database.
   expect((await alice.post([alice.seal(carol.id, "second")])).status).toBe(202);
+  await house.stack.kill("postgres");
+  expect((await alice.post([alice.seal(carol.id, "third")])).status).toBe(202);
   await house.stack.restart("postgres");
   expect((await inbox.next()).value?.text()).toBe("second");
+  expect((await inbox.next()).value?.text()).toBe("third");
   await inbox.return();
 });
 

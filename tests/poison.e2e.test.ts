@@ -73,13 +73,13 @@ test("a poison record on every partition of every topic becomes a dead letter, a
   const others = await Promise.all(["c", "d", "e", "f"].map((name) => house.agent(name, url)));
   const sent = await Promise.all(others.map((other) => alice.send(other.id, "after")));
   for (const other of others) {
-    for await (const message of other.inbox({ signal: AbortSignal.timeout(30_000) })) {
+    for await (const message of other.inbox({ signal: AbortSignal.timeout(60_000) })) {
       expect(message.text()).toBe("after");
       await message.ack();
       break;
     }
   }
-  await Promise.all(sent.map((message) => message.acknowledged({ signal: AbortSignal.timeout(30_000) })));
+  await Promise.all(sent.map((message) => message.acknowledged({ signal: AbortSignal.timeout(60_000) })));
 });
 
 test("a message that was answered 202 and cannot be stored is told to its sender as discarded", async () => {

@@ -9,7 +9,7 @@ import { openPostgres, type Postgres } from "../store/postgres.ts";
 import { prekeyLow, prekeyRotationFailed } from "../streams/catalogue.ts";
 import { toOutgoing } from "../streams/headers.ts";
 import { openProducer } from "../streams/producer.ts";
-import { consumerParts, eventually, type House, openHouse } from "./house.ts";
+import { consumerParts, eventually, type House, openHouse, operatorsUrlOf } from "./house.ts";
 import { call, newIdentity } from "./signing.ts";
 import { type Client, openClient } from "./stream-client.ts";
 
@@ -18,12 +18,16 @@ const agent = newIdentity();
 
 let house: House;
 let url: string;
+let opsUrl: string;
 let postgres: Postgres;
 let client: Client;
 
 beforeAll(async () => {
   house = await openHouse();
-  ({ url } = await house.start({ roles: ["api"], prepare: true, env: { SEALPOST_OPS_TOKEN: token } }));
+  const env = { SEALPOST_OPS_TOKEN: token, SEALPOST_OPS_HTTP_PORT: "0" };
+  const api = await house.start({ roles: ["api"], prepare: true, env });
+  url = api.url;
+  opsUrl = operatorsUrlOf(api);
   postgres = openPostgres(house.stack.urls.postgresUrl);
   const birth = { id: randomUUID(), now: Date.now() - 8 * DAY_MS, random: nodeRandom };
   const { prekey } = createSignedPrekey(nodePrimitives, agent, birth);
@@ -48,7 +52,7 @@ function notices(): string[] {
 }
 
 async function rotate(agentId: string) {
-  const response = await fetch(`${url}/ops/agents/${agentId}/rotate`, {
+  const response = await fetch(`${opsUrl}/ops/agents/${agentId}/rotate`, {
     method: "POST",
     headers: { authorization: `Bearer ${token}` },
   });
@@ -116,6 +120,7 @@ test("the house's jobs are ready, and their metrics say how agents are doing", a
   const begun = performance.now();
   await jobs.stop();
   expect(await jobs.ended).toBe("0");
-  expect(performance.now() - begun).toBeLessThan(2_000);
+  // Much less where there is a core for it; a schedule that waits for its work would take its 20 s.
+  expect(performance.now() - begun).toBeLessThan(10_000);
   expect(house.services.map((service) => service.output()).join("\n")).not.toMatch(/"level":(50|60)/);
 });

@@ -102,7 +102,10 @@ test("a session is told once, and both sides see what either sent last, repeats 
   expect(other[1]).toMatchObject({ ...about, peer_id: from, sent: sides[1], received: sides[0] });
   expect((await get(bob, "/messaging/sessions")).json.sessions).toMatchObject([{ message_id: answer.messageId }]);
 
-  const told = (await house.read(sessionInitialized)).filter(({ decoded }) => decoded.initiatorId === from);
+  const initialized = async () =>
+    (await house.read(sessionInitialized)).filter(({ decoded }) => decoded.initiatorId === from);
+  await eventually("it is told", async () => (await initialized()).length > 0);
+  const told = await initialized();
   expect(told.map(({ decoded }) => decoded)).toMatchObject([{ messageId: first.messageId, responderId: to, suite: 1 }]);
   expect(headersAsText(told[0]?.headers)["ce_id"]).toBe(told[0]?.decoded.eventId);
 });

@@ -31,6 +31,8 @@ export interface SigningOptions {
   readonly tag?: string;
   /** Default: the digest of the body. */
   readonly contentDigest?: string;
+  /** Default: the identity's own signature. */
+  readonly sign?: (data: Uint8Array) => Uint8Array;
 }
 
 export interface SignedCall {
@@ -57,13 +59,17 @@ export async function signed(identity: Identity, call: Call, options: SigningOpt
     headers["content-digest"] = options.contentDigest ?? contentDigestOf(body);
   }
   const created = options.created ?? Math.floor(Date.now() / 1000);
-  const covered = ["@method", "@authority", "@path", "@query", ...(body === undefined ? [] : ["content-digest"])];
+  const sign = options.sign ?? ((data: Uint8Array) => nodePrimitives.ed25519Sign(identity.signing, data));
+  const covered = [
+    ...["@method", "@authority", "@path", "@query", ...(body === undefined ? [] : ["content-digest"])],
+    ...("sealpost-delegation" in headers ? ["sealpost-delegation"] : []),
+  ];
   const message = await httpbis.signMessage(
     {
       key: {
         id: options.keyid ?? identity.agentId,
         alg: options.alg ?? "ed25519",
-        sign: async (data) => Buffer.from(nodePrimitives.ed25519Sign(identity.signing, data)),
+        sign: async (data) => Buffer.from(sign(data)),
       },
       fields: [...(options.components ?? covered)],
       params: [

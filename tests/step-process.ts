@@ -1,5 +1,5 @@
 /**
- * The runner's test consumer in a process of its own, which kills itself at a named failpoint: `node tests/step-process.ts JSON`.
+ * The runner's test consumer in a process of its own, which kills or freezes itself at a named failpoint: `node tests/step-process.ts JSON`.
  */
 import pino from "pino";
 import { openPostgres } from "../store/postgres.ts";
@@ -9,6 +9,7 @@ import { openKafka } from "../streams/kafka.ts";
 import { openProducer } from "../streams/producer.ts";
 import { runConsumer } from "../streams/runner.ts";
 import { type Failpoint, noMetrics } from "../streams/runner-options.ts";
+import { openTransactions } from "../streams/transactions.ts";
 import type { StackUrls } from "./stack.ts";
 import { noting, testTopic } from "./step-consumer.ts";
 
@@ -19,12 +20,25 @@ export interface StepProcess {
   readonly urls: StackUrls;
   readonly databaseUrl: string;
   readonly failpoint: Failpoint;
+  /** Left out: it publishes plainly. */
+  readonly transactional?: boolean;
+  /** Left out: killed. */
+  readonly freezes?: boolean;
 }
 
-const { group, input, output, urls, databaseUrl, failpoint } = JSON.parse(process.argv[2] ?? "") as StepProcess;
+const config = JSON.parse(process.argv[2] ?? "") as StepProcess;
+const { group, input, output, urls, databaseUrl, failpoint } = config;
 const [from, to] = [testTopic(input), testTopic(output)];
 const log = pino({ level: "silent" });
 const kafka = openKafka({ brokers: urls.kafkaBrokers, clientId: "step-process", log });
+let isDone = false;
+const failpoints = {
+  hit: (point: Failpoint) => {
+    if (point !== failpoint || isDone) return;
+    isDone = true;
+    process.kill(process.pid, config.freezes ? "SIGSTOP" : "SIGKILL");
+  },
+};
 runConsumer(noting(group, from, to), {
   kafka,
   codec: await openCodec({ registryUrl: urls.registryUrl, register: true, topics: [from, to] }),
@@ -34,9 +48,6 @@ runConsumer(noting(group, from, to), {
   metrics: noMetrics,
   timing: { tickMs: 100, sessionMs: 6_000 },
   onFatal: () => process.exit(1),
-  failpoints: {
-    hit: (point) => {
-      if (point === failpoint) process.kill(process.pid, "SIGKILL");
-    },
-  },
+  failpoints,
+  publisher: config.transactional ? openTransactions({ kafka, group, log, failpoints }) : undefined,
 });

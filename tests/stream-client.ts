@@ -20,7 +20,9 @@ export class Client {
   constructor(socket: WebSocket) {
     this.socket = socket;
     socket.on("message", (data: Buffer) => this.frames.push(...decodeServerFrames(data)));
-    this.closed = once(socket, "close").then(([code]) => code as number);
+    // The close that follows says it all.
+    socket.on("error", () => undefined);
+    this.closed = new Promise((resolve) => socket.once("close", resolve));
   }
 
   get items(): ItemFrame[] {
@@ -45,17 +47,18 @@ export class Client {
 export async function openClient(
   url: string,
   identity: Identity,
-  options: { readonly autoPong?: boolean } = {},
+  { delegation, ...options }: { readonly autoPong?: boolean; readonly delegation?: string } = {},
 ): Promise<Client> {
-  const { headers } = await signed(identity, { method: "GET", url });
+  const presented = delegation === undefined ? {} : { headers: { "sealpost-delegation": delegation } };
+  const { headers } = await signed(identity, { method: "GET", url, ...presented });
   const client = new Client(new WebSocket(url, { headers, ...options }));
   await once(client.socket, "open");
   return client;
 }
 
-/** Resolves when it holds; throws when it does not within some seconds. */
+/** Resolves when it holds; throws when it does not, also on a machine that is busy. */
 export async function until(holds: () => boolean): Promise<void> {
-  const deadline = Date.now() + 4_000;
+  const deadline = Date.now() + 20_000;
   while (!holds()) {
     if (Date.now() > deadline) throw new Error("it did not happen");
     await pause(3);

@@ -5,13 +5,22 @@
  */
 
 import type { Agent } from "../api/agents.ts";
+import { openAddresses } from "../api/client-address.ts";
+import { Neighbours } from "../api/front-door.ts";
+import { inMemoryPolicies, noPolicies } from "../api/in-memory-policies.ts";
+import { inMemoryLimits } from "../api/in-memory-prekeys.ts";
+import { generousRates, inMemoryRates } from "../api/in-memory-rates.ts";
+import type { SendDeps } from "../api/operations/send.ts";
+import type { RateLimits } from "../api/rate-limits.ts";
+import { SendsUnderWay } from "../api/sends-under-way.ts";
 import type { MailboxItem } from "../api/stream/delivery.ts";
 import type { GatewayDeps } from "../api/stream/gateway.ts";
 import type { Identity } from "../protocol/identity.ts";
 import { Unavailable } from "../protocol/refusal.ts";
-import type { MessageEncrypted, MessageReceipt, ReceiptItem } from "../schemas/values.ts";
+import type { Delegation, MessageEncrypted, MessageReceipt, ReceiptItem } from "../schemas/values.ts";
 import type { HandoverDoor, HandoverEntry, Listener } from "../store/handover.ts";
 import type { Presence, PresenceDoor } from "../store/presence.ts";
+import type { SigningKey } from "../store/signing-keys.ts";
 import type { SweepAnswer, SweepQuestion } from "../store/sweep.ts";
 import type { NewEvent } from "../streams/headers.ts";
 
@@ -33,6 +42,10 @@ export class World implements GatewayDeps {
   readonly receiptItems: ReceiptItem[] = [];
   readonly receiptRecordSizes: number[] = [];
   readonly bugs: unknown[] = [];
+  /** Agents whose wakes ended, each with who held its presence then. */
+  readonly came: [agentId: string, holder: string | undefined][] = [];
+  /** Up to which seq each agent's connection was sent everything, as its gateway said when it swept. */
+  readonly lastSent = new Map<string, number>();
   bytesRead = 0;
   checks = 0;
   kafkaAway = false;
@@ -50,9 +63,30 @@ export class World implements GatewayDeps {
   readonly onBug = (error: unknown) => {
     this.bugs.push(error);
   };
+  readonly limits = inMemoryLimits(() => {
+    if (this.redisAway) throw new Unavailable("redis");
+  });
+  readonly rates = inMemoryRates();
+  rateLimits: RateLimits = generousRates;
+  sends = new SendsUnderWay();
+  readonly addressOf = openAddresses([]);
+  readonly neighbours = new Neighbours();
+  readonly policies = noPolicies();
+  readonly authorize = inMemoryPolicies(this.policies, this.agents, () => undefined).authorize;
+  readonly room: SendDeps["room"] = { take: async (_senderId, messages) => messages.map(() => null) };
   readonly digests = {
     lookup: async (_sender: string, ids: readonly string[]) => ids.map(() => null),
     remember: async () => undefined,
+  };
+  readonly endWakes = async (agentIds: readonly string[]) => {
+    this.#needRedis();
+    for (const agentId of agentIds) this.came.push([agentId, this.present.get(agentId)?.connectionId]);
+  };
+  /** By issuer and jti. */
+  readonly revoked = new Set<string>();
+  readonly findRevoked = async (links: readonly Delegation[]) => {
+    if (this.postgresAway) throw new Unavailable("postgres");
+    return links.some(({ issuerId, tokenId }) => this.revoked.has(`${issuerId} ${tokenId}`));
   };
   readonly nonces = { remember: async () => "fresh" as const };
 
@@ -85,6 +119,19 @@ export class World implements GatewayDeps {
       agentIds.flatMap((id) => (this.agents.has(id) ? [[id, this.agents.get(id) as Agent] as const] : [])),
     );
   };
+
+  readonly findInactive = async (agentIds: readonly string[]) => {
+    if (this.postgresAway) throw new Unavailable("postgres");
+    return new Set(agentIds.filter((id) => this.agents.get(id)?.status === "suspended"));
+  };
+
+  /** Keys that sign for an agent, by their ids. */
+  readonly signingKeys = new Map<string, SigningKey>();
+
+  readonly findSigningKey = async (keyId: string) => this.signingKeys.get(keyId) ?? null;
+
+  readonly findEndedKeys = async (keyIds: readonly string[]) =>
+    new Set(keyIds.filter((keyId) => !this.signingKeys.has(keyId)));
 
   readonly items = {
     append: async (events: readonly NewEvent<unknown>[]) => {
@@ -136,7 +183,8 @@ export class World implements GatewayDeps {
   readonly sweepMailboxes = async (questions: readonly SweepQuestion[]) => {
     if (this.postgresAway) throw new Unavailable("postgres");
     return new Map<string, SweepAnswer>(
-      questions.map(({ recipientId, seqs }) => {
+      questions.map(({ recipientId, lastSent, seqs }) => {
+        this.lastSent.set(recipientId, lastSent);
         const { rows, lastSeq } = this.mailbox(recipientId);
         return [recipientId, { lastSeq, gone: seqs.filter((seq) => !rows.some((row) => row.seq === seq)) }];
       }),
@@ -158,11 +206,13 @@ export class World implements GatewayDeps {
     },
     refresh: async (held) => {
       this.#needRedis();
-      return held.filter(({ agentId, gatewayId, connectionId }) => {
-        const holder = this.present.get(agentId) ?? { gatewayId, connectionId };
-        this.present.set(agentId, holder);
-        return holder.gatewayId !== gatewayId || holder.connectionId !== connectionId;
+      const regained = held.filter(({ agentId }) => !this.present.has(agentId));
+      for (const { agentId, ...own } of regained) this.present.set(agentId, own);
+      const lost = held.filter(({ agentId, gatewayId, connectionId }) => {
+        const holder = this.present.get(agentId);
+        return holder?.gatewayId !== gatewayId || holder.connectionId !== connectionId;
       });
+      return { lost, regained };
     },
     release: async (held) => {
       this.#needRedis();
@@ -199,7 +249,9 @@ export class World implements GatewayDeps {
     const { rows } = this.mailbox(recipientId);
     for (const { outcome, senderId, itemId: messageId, at, code } of items) {
       const place = rows.findIndex((row) => row.senderId === senderId && row.itemId === messageId);
+      // What is set aside is not read any more, like what has ended.
       if (outcome !== "delivered" && place >= 0) rows.splice(place, 1);
+      if (outcome === "aside") continue;
       const status = outcome === "delivered" || outcome === "acknowledged" ? outcome : "discarded";
       void this.#tell(senderId, { type: "receipt", agentId: senderId, messageId, recipientId, status, at, code });
     }

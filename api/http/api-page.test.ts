@@ -5,10 +5,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect, test } from "vitest";
+import { parseEvents } from "../../tests/event-client.ts";
 import { inMemoryService } from "../../tests/in-memory-service.ts";
 import { problemCodes, problems, statusOf } from "../problem.ts";
-import { servedRoutes } from "./openapi.ts";
-import { problem } from "./schemas.ts";
+import { receiveAnswer } from "./message-schemas.ts";
+import { servedRoutes, servedToOperators } from "./openapi.ts";
+import { problem } from "./problem-schemas.ts";
 
 const page = await readFile(new URL("../../docs/api.md", import.meta.url), "utf8");
 
@@ -19,8 +21,10 @@ function block(info: string): string {
   return text.slice(0, text.indexOf("\n```"));
 }
 
+const allRoutes = [...servedRoutes, ...servedToOperators];
+
 test("every call has its place", () => {
-  for (const { path, method } of servedRoutes) expect(page).toContain(`\`${method} ${path}\``);
+  for (const { path, method } of allRoutes) expect(page).toContain(`\`${method} ${path}\``);
 });
 
 test("every problem code has its row, with status, meaning and fix, and no other has", () => {
@@ -35,8 +39,10 @@ test("every problem code has its row, with status, meaning and fix, and no other
 });
 
 test("every example has the form that the service takes and gives", () => {
-  const signed = servedRoutes.filter(
-    ({ operationId, signedBy }) => signedBy !== "nobody" && operationId !== "claimBundleByPost",
+  const signed = allRoutes.filter(
+    ({ operationId, signedBy }) =>
+      signedBy !== "nobody" &&
+      !["claimBundleByPost", "events", "openapi", "auditCheckpoint", "auditKey"].includes(operationId),
   );
   expect(signed.length).toBeGreaterThan(7);
   for (const { operationId, request, answers } of signed) {
@@ -49,6 +55,14 @@ test("every example has the form that the service takes and gives", () => {
     expect(schema?.safeParse(example), operationId).toMatchObject({ success: true });
   }
   expect(problem.safeParse(JSON.parse(block("json problem")))).toMatchObject({ success: true });
+});
+
+test("the example of events has the events that are served, and its item is a poll's", () => {
+  const events = parseEvents(`${block("text events answer")}\n\n`);
+  expect(events.map(({ name }) => name)).toEqual(["item", "queue_empty", "receipt", "notice", "goaway", "close"]);
+  const [item] = events;
+  const poll = { items: [item?.data], cursor: item?.id, last_seq: 17 };
+  expect(receiveAnswer.safeParse(poll)).toMatchObject({ success: true });
 });
 
 test("the signing example registers an agent and reads its mail", async () => {

@@ -6,22 +6,13 @@
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import express, { type Express, type Request as ExpressRequest, type NextFunction, type Response } from "express";
-import { decodeBase64Url } from "../../protocol/base64url.ts";
-import { Unavailable } from "../../protocol/refusal.ts";
-import {
-  type Authenticated,
-  authenticate,
-  authenticateRegistration,
-  requireSigned,
-  type SignedRequest,
-} from "../auth.ts";
-import { requireOperator } from "../operators.ts";
 import { ApiRefusal, type Problem, problemOf, retryAfterSecondsOf } from "../problem.ts";
-import { requestFacts } from "../request-facts.ts";
-import { announcesBody, readBody, requirePlainJson, UNPROVEN_BODY_BYTES_MAX } from "./body.ts";
+import { MetLimits } from "../rate-limits.ts";
+import { admit } from "./admission.ts";
+import { expectsLeave } from "./body.ts";
 import { servedRoutes } from "./openapi.ts";
 import type { HttpDeps, Reply, Route } from "./route.ts";
-import { parseJson, validated } from "./validation.ts";
+import { validated } from "./validation.ts";
 
 /** What a signature must look like (RFC 9421 §5.1), for clients that ask without one. */
 const ACCEPT_SIGNATURE =
@@ -30,11 +21,12 @@ const ACCEPT_SIGNATURE =
 /** Answers hold messages and keys: no cache on the way may keep them. */
 const COMMON_HEADERS = { "cache-control": "no-store", "x-content-type-options": "nosniff" };
 
-export function createHttpApp(deps: HttpDeps): Express {
+/** `routes`: for agents and probes, unless others are given. */
+export function createHttpApp(deps: HttpDeps, routes: readonly Route[] = servedRoutes): Express {
   const app = express();
   app.disable("x-powered-by").disable("etag").set("query parser", false);
   app.enable("strict routing").enable("case sensitive routing");
-  for (const [path, byMethod] of byPath(servedRoutes)) {
+  for (const [path, byMethod] of byPath(routes)) {
     app.all(path.replaceAll(/\{(\w+)\}/g, ":$1"), async (request: ExpressRequest, response: Response) => {
       const route = routeFor(deps, byMethod, request, response);
       write(response, request.method, await answer(deps, route, request, response), deps);
@@ -78,63 +70,35 @@ function routeFor(
 }
 
 async function answer(deps: HttpDeps, route: Route, request: ExpressRequest, response: Response): Promise<Reply> {
-  if (route.signedBy === "operator") requireOperator(deps.opsToken, request.headers.authorization);
-  else if (route.signedBy !== "nobody") requireSigned(requestFacts(request, deps.publicAuthority, null));
-  if (route.needsRedis && !deps.redisReady()) throw new Unavailable("redis");
-  const bytes = await bodyFor(route, request);
-  const facts = requestFacts(request, deps.publicAuthority, bytes);
-  const { caller, body } = await authenticated(deps, route, facts);
+  // Before anything is looked at: what is refused shall cost nothing.
+  const ended = route.sends ? deps.sends.begin() : null;
+  const met = new MetLimits(deps);
+  try {
+    return await handled(deps, route, request, response, met);
+  } finally {
+    ended?.();
+    met.writeOn(response);
+  }
+}
+
+async function handled(
+  deps: HttpDeps,
+  route: Route,
+  request: ExpressRequest,
+  response: Response,
+  met: MetLimits,
+): Promise<Reply> {
+  const { caller, owner, body, target } = await admit(deps, route, request, response, met);
   return route.handle(deps, {
     caller,
+    owner,
     path: route.request.path === undefined ? {} : validated(route.request.path, request.params),
-    query: queryOf(route, facts.target),
+    query: queryOf(route, target),
     body: body(),
     headers: request.headers,
     signal: goneSignal(response),
   });
 }
-
-async function bodyFor(route: Route, request: IncomingMessage): Promise<Uint8Array | null> {
-  if (route.request.body !== undefined) {
-    requirePlainJson(request);
-    const isKnown = route.signedBy === "agent" || route.signedBy === "operator";
-    return isKnown ? readBody(request) : readBody(request, UNPROVEN_BODY_BYTES_MAX);
-  }
-  if (announcesBody(request)) {
-    throw new ApiRefusal("malformed", { field: "", detail: "this call takes no body", fix: "Leave the body out." });
-  }
-  return null;
-}
-
-/** The body is looked into only after its signature was checked, except for the key that must have made it. */
-async function authenticated(
-  deps: HttpDeps,
-  route: Route,
-  facts: SignedRequest,
-): Promise<{ caller: Authenticated; body: () => Record<string, unknown> }> {
-  const schema = route.request.body;
-  const body = () => {
-    if (schema === undefined) return {};
-    const json = parseJson(facts.body);
-    return validated(schema, json, route.request.messageIdAt?.(json));
-  };
-  switch (route.signedBy) {
-    case "nobody":
-    case "operator":
-      return { caller: nobody, body };
-    case "agent":
-      return { caller: await authenticate(deps, facts), body };
-    case "key-in-body": {
-      const checked = body();
-      const member = checked["custody"] === "server" ? "access_key" : "identity_key";
-      const key = decodeBase64Url(String(checked[member]));
-      if (key === null) throw new Error("the schema let a key through that is not base64url");
-      return { caller: await authenticateRegistration(deps, facts, key, member), body: () => checked };
-    }
-  }
-}
-
-const nobody: Authenticated = { agentId: "", identityKey: new Uint8Array(), custody: "agent", nonce: "" };
 
 function queryOf(route: Route, target: string): Record<string, unknown> {
   const mark = target.indexOf("?");
@@ -166,8 +130,14 @@ function goneSignal(response: ServerResponse): AbortSignal {
 function write(response: Response, method: string, reply: Reply, deps: HttpDeps): void {
   // A client that has gone is written nothing, and nothing is reported as written.
   if (response.destroyed) return;
+  const { open, written } = reply;
+  if (open !== undefined) {
+    response.writeHead(reply.status, { ...COMMON_HEADERS, ...reply.headers });
+    response.flushHeaders();
+    open(response);
+    return;
+  }
   const text = reply.text ?? JSON.stringify(reply.json);
-  const { written } = reply;
   if (written !== undefined) {
     response.once("finish", () => {
       written().catch((error: unknown) => deps.onBug(error));
@@ -188,28 +158,32 @@ function refuse(deps: HttpDeps, thrown: unknown, request: IncomingMessage, respo
   const error = isUndecodablePath(thrown) ? new ApiRefusal("malformed", { field: "@path" }) : thrown;
   const problem = problemOf(error, deps.now());
   if (problem.code === "internal") deps.onBug(error);
-  deps.counted(counterFor(problem, error), 1);
+  deps.counted(counterFor(problem), 1);
   if (response.headersSent) {
     response.destroy();
     return;
   }
   const text = JSON.stringify(problem);
-  const retryAfterSeconds = retryAfterSecondsOf(error, problem);
+  const retryAfterSeconds = retryAfterSecondsOf(problem);
   response.writeHead(problem.status, {
     ...COMMON_HEADERS,
     "content-type": "application/problem+json",
     ...(problem.status === 401 ? challengeFor(problem) : {}),
     ...(retryAfterSeconds === null ? {} : { "retry-after": String(retryAfterSeconds) }),
     ...(problem.status === 426 ? { upgrade: "websocket", connection: "upgrade" } : {}),
-    // What is left of a body that is too large is not worth reading.
-    ...(problem.status === 413 ? { connection: "close" } : {}),
+    ...(problem.status === 413 || isEndless(request) ? { connection: "close" } : {}),
     "content-length": Buffer.byteLength(text),
   });
   response.end(request.method === "HEAD" ? undefined : text);
 }
 
+/** What is left of its body is not worth reading: nobody knows how much it is, or whether it is sent at all (after `Expect: 100-continue`). */
+function isEndless(request: IncomingMessage): boolean {
+  return !request.complete && (request.headers["transfer-encoding"] !== undefined || expectsLeave(request));
+}
+
 function challengeFor({ code }: Problem): Record<string, string> {
-  if (code === "operator-unknown") return { "www-authenticate": "Bearer" };
+  if (code === "operator-unknown" || code === "owner-unknown") return { "www-authenticate": "Bearer" };
   return { "www-authenticate": "Signature", "accept-signature": ACCEPT_SIGNATURE };
 }
 
@@ -218,7 +192,7 @@ function isUndecodablePath(error: unknown): boolean {
   return error instanceof URIError;
 }
 
-function counterFor(problem: Problem, error: unknown) {
-  if (error instanceof Unavailable) return "requests_unavailable";
+function counterFor(problem: Problem) {
+  if (problem.status === 503) return "requests_unavailable";
   return problem.code === "internal" ? "requests_failed" : "requests_refused";
 }

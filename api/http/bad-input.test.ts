@@ -159,8 +159,8 @@ test("a body over 8 MiB is refused before it is read", async () => {
   await expectRefused("/messaging/send", body, 413, "too-large", "");
 });
 
-test("a registration over 4 KiB is refused before it is read: anybody can send one", async () => {
-  const body = { identity_key: "A".repeat(43), padding: "A".repeat(4_096) };
+test("a registration over 12 KiB is refused before it is read: anybody can send one", async () => {
+  const body = { identity_key: "A".repeat(43), padding: "A".repeat(12 * 1024) };
   await expectRefused("/messaging/agents", body, 413, "too-large", "");
 });
 
@@ -181,7 +181,7 @@ function untilClosed(use: (socket: Socket) => void): Promise<string> {
 async function headOfChunked(): Promise<string> {
   const { alice, http } = service;
   const { headers } = await signed(alice, { method: "POST", url: `${http.url}/messaging/send`, body: "{}" });
-  const lines = Object.entries({ host: "x", ...headers, "transfer-encoding": "chunked" }).map(
+  const lines = Object.entries({ host: new URL(http.url).host, ...headers, "transfer-encoding": "chunked" }).map(
     ([name, value]) => `${name}: ${value}`,
   );
   return `POST /messaging/send HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`;
@@ -334,6 +334,61 @@ test.each([
 ])("GET %s is refused", async (path, field) => {
   const { problem } = await service.get(service.alice, path);
   expect(problem).toMatchObject({ status: 400, code: "malformed", field });
+});
+
+const devicePath = "/messaging/devices/0198c0de-7a11-7b2c-9d3e-4f5061728394";
+const apnsToken = "ab".repeat(32);
+
+test.each([
+  ["of no kind", { token: "t" }, 400, "malformed", "/kind"],
+  ["of an unknown kind", { kind: "pager", token: "t" }, 400, "malformed", "/kind"],
+  ["without a token", { kind: "fcm" }, 400, "malformed", "/token"],
+  ["with an empty token", { kind: "fcm", token: "" }, 400, "malformed", "/token"],
+  ["with a token that has a space", { kind: "fcm", token: "a b" }, 400, "malformed", "/token"],
+  ["with a token of 4,097 characters", { kind: "fcm", token: "a".repeat(4_097) }, 400, "malformed", "/token"],
+  ["with a token that would leave its path", { kind: "apns", token: "../x".repeat(16) }, 400, "malformed", "/token"],
+  ["with a URL for a token", { kind: "fcm", token: "t", url: "https://a.example/" }, 400, "malformed", "/url"],
+  ["without a URL", { kind: "webhook" }, 400, "malformed", "/url"],
+  ["in an unknown environment", { kind: "apns", token: apnsToken, environment: "x" }, 400, "malformed", "/environment"],
+  [
+    "in an environment it has not",
+    { kind: "fcm", token: "t", environment: "sandbox" },
+    400,
+    "malformed",
+    "/environment",
+  ],
+  ["of unknown urgency", { kind: "fcm", token: "t", urgency: "very" }, 400, "malformed", "/urgency"],
+  [
+    "with a secret of its own",
+    { kind: "webhook", url: "https://a.example/", secret: "s" },
+    400,
+    "malformed",
+    "/secret",
+  ],
+  ["with a NUL byte", { kind: "webhook", url: "https://a.example/\u0000" }, 400, "malformed", "/url"],
+  ["that is no URL", { kind: "webhook", url: "a.example" }, 422, "webhook-refused", "/url"],
+  ["that is not https", { kind: "webhook", url: "http://a.example/" }, 422, "webhook-refused", "/url"],
+  ["on another scheme", { kind: "webhook", url: "file:///etc/passwd" }, 422, "webhook-refused", "/url"],
+  ["with a user", { kind: "webhook", url: "https://a:b@a.example/" }, 422, "webhook-refused", "/url"],
+  ["with a fragment", { kind: "webhook", url: "https://a.example/#b" }, 422, "webhook-refused", "/url"],
+  ["on a port of other services", { kind: "webhook", url: "https://a.example:25/" }, 422, "webhook-refused", "/url"],
+  ["at this host", { kind: "webhook", url: "https://localhost/" }, 422, "webhook-refused", "/url"],
+  ["at a public address", { kind: "webhook", url: "https://93.184.216.34/" }, 422, "webhook-refused", "/url"],
+  ["at an address in one number", { kind: "webhook", url: "https://2130706433/" }, 422, "webhook-refused", "/url"],
+  ["at an address in hexadecimal", { kind: "webhook", url: "https://0x7f.1/" }, 422, "webhook-refused", "/url"],
+  ["at an address of IPv6", { kind: "webhook", url: "https://[::1]/" }, 422, "webhook-refused", "/url"],
+] as const)("a device %s is refused", async (_, body, status, code, field) => {
+  const answer = await read(await call(service.alice, { method: "PUT", url: service.http.url + devicePath, body }));
+  expect(answer.problem).toMatchObject({ status, code, field });
+  expect(answer.problem.detail).toBeTruthy();
+  expect(service.ports.devices.size).toBe(0);
+});
+
+test.each(["PUT", "DELETE"])("%s for a device whose id is no UUID is refused", async (method) => {
+  const body = method === "PUT" ? { kind: "fcm", token: "t" } : undefined;
+  const url = `${service.http.url}/messaging/devices/first`;
+  const { problem } = await read(await call(service.alice, { method, url, body }));
+  expect(problem).toMatchObject({ status: 400, code: "malformed", field: "/id" });
 });
 
 test("a body where none belongs is refused", async () => {

@@ -110,6 +110,7 @@ test("what is sent is appended as its canonical bytes, under an id that a repeat
           recipientId: envelope.recipientId,
           custody: "agent",
           body: bytesOf(envelope),
+          delegation: [],
         },
       }),
     ),
@@ -209,21 +210,31 @@ test("a poll waits for mail as long as it prefers, and answers when there is som
 });
 
 test("a poll whose client went away stops waiting, and reports nothing", async () => {
-  const { alice, bob, http } = service;
+  const { alice, bob, http, ports } = service;
   const gone = new AbortController();
+  let [isWaiting, hasStopped] = [false, false];
+  const { waitForMail } = ports;
+  Object.assign(ports, {
+    waitForMail: async (...asked: Parameters<typeof waitForMail>) => {
+      isWaiting = true;
+      await waitForMail(...asked);
+      hasStopped = true;
+      // It comes in the moment in which the client is found gone.
+      putInMailbox(bob, alice, 1);
+    },
+  });
   const { url, headers } = await signed(bob, {
     method: "GET",
     url: `${http.url}/messaging/receive`,
     headers: { prefer: "wait=20" },
   });
   const asked = fetch(url, { headers, signal: gone.signal });
-  await new Promise((resolve) => setTimeout(resolve, 50));
+  await expect.poll(() => isWaiting).toBe(true);
   gone.abort();
   await expect(asked).rejects.toThrow();
   // Until the socket's end has arrived, the service cannot know.
-  await new Promise((resolve) => setTimeout(resolve, 100));
-  putInMailbox(bob, alice, 1);
-  service.ports.wake();
+  await expect.poll(() => hasStopped).toBe(true);
+  await expect.poll(() => ports.counts.get("items_received")).toBe(1);
   await new Promise((resolve) => setTimeout(resolve, 50));
   expect(receipts()).toEqual([]);
 });
@@ -292,6 +303,7 @@ test("a message's status is for its sender and its recipient", async () => {
     code: null,
     acceptedAt: 1_000,
     queuedAt: 2_000,
+    undeliverableAt: null,
     deliveredAt: 3_000,
     endedAt: null,
   });
@@ -305,6 +317,7 @@ test("a message's status is for its sender and its recipient", async () => {
     code: null,
     accepted_at: "1970-01-01T00:00:01.000Z",
     queued_at: "1970-01-01T00:00:02.000Z",
+    undeliverable_at: null,
     delivered_at: "1970-01-01T00:00:03.000Z",
     ended_at: null,
   };

@@ -1,21 +1,27 @@
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { encodeBase64Url } from "../../protocol/base64url.ts";
+import { encodeFrame } from "../../protocol/frame.ts";
 import type { Identity } from "../../protocol/identity.ts";
+import { openIngress, sealIngress } from "../../protocol/ingress.ts";
 import { CIPHERTEXT_BYTES_MAX } from "../../protocol/limits.ts";
 import { makeMessageId } from "../../protocol/message-id.ts";
-import { nodeRandom } from "../../protocol/primitives/node.ts";
+import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
+import { generateX25519 } from "../../protocol/primitives/primitives.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import type { MessageSend } from "../../schemas/values.ts";
 import type { OpenedMailbox } from "../../store/custody/open-mailbox.ts";
+import type { TakenRequests } from "../../store/custody/requests.ts";
 import {
   type Answer,
   type InMemoryService,
   inMemoryService,
   jsonOf,
+  read,
   someEnvelope,
 } from "../../tests/in-memory-service.ts";
-import { newIdentity } from "../../tests/signing.ts";
+import { call, newIdentity } from "../../tests/signing.ts";
 import type { CustodyDoor } from "../operations/custody.ts";
+import type { HttpDeps } from "./route.ts";
 
 const nothing: OpenedMailbox = {
   messages: [],
@@ -23,18 +29,25 @@ const nothing: OpenedMailbox = {
   handled: [],
   refused: [],
   rekeys: [],
+  asks: [],
   cursor: 0,
   lastSeq: 0,
 };
 
+const epoch = { number: 20_000, pair: generateX25519(nodePrimitives, nodeRandom) };
+const begun = new Map<string, { agentId: string; requestId: string }>();
 let service: InMemoryService;
 let mailbox: OpenedMailbox;
 let fault: Error | null;
+const noRequests: TakenRequests = { due: [], ended: [], afterSeq: null };
+let taken = noRequests;
+let openings = 0;
 const destroyed: string[] = [];
 const published: string[] = [];
 
 /** Seals nothing: what matters here is who may call what. */
 const custody: CustodyDoor = {
+  inTurn: (_accessKey, work) => work(),
   makeIdentity: () => ({ identity: newIdentity(), sealed: Uint8Array.of(1) }),
   destroy: (agentId) => destroyed.push(agentId),
   findAgentOfAccessKey: async (accessKey) => {
@@ -44,20 +57,46 @@ const custody: CustodyDoor = {
   publishPrekeys: async (agentId) => {
     published.push(agentId);
   },
-  sealContent: async () => {
+  requireKeys: () => {
     if (fault !== null) throw fault;
-    return { sealed: Uint8Array.of(2), hmac: Uint8Array.of(3) };
   },
-  openMailbox: async () => {
+  ingressKey: () => ({ epoch: epoch.number, publicKey: epoch.pair.publicKey }),
+  isEpochAccepted: (number) => number === epoch.number,
+  sealContent: async () => Uint8Array.of(2),
+  openMailbox: async (_recipientId, { afterSeq }) => {
     if (fault !== null) throw fault;
-    return mailbox;
+    openings += 1;
+    const isMore = afterSeq < mailbox.cursor || mailbox.rekeys.length + mailbox.asks.length > 0;
+    return isMore ? mailbox : nothing;
   },
+  beginSession: async (agentId, peerId, requestId) => {
+    if (fault !== null) throw fault;
+    if (peerId === service.bob.agentId) return null;
+    const known = begun.get(peerId);
+    begun.set(peerId, { agentId, requestId });
+    const sessionId = new Uint8Array(16).fill(7);
+    return known === undefined
+      ? { sessionId, isNew: true, unanswered: { suite: 2, startedAt: 1_700_000_000_000 } }
+      : { sessionId, isNew: false, unanswered: null };
+  },
+  takeRequests: async () => taken,
+};
+
+/** As many items as there are messages to open: what they hold is never looked at. */
+const readMailbox: HttpDeps["readMailbox"] = async (recipientId, { afterSeq }) => {
+  const item = { recipientId, kind: "message", body: new Uint8Array(), createdAt: 0 } as const;
+  const items = mailbox.messages
+    .filter(({ seq }) => seq > afterSeq)
+    .map(({ seq, senderId, messageId: itemId }) => ({ ...item, seq, senderId, itemId }));
+  return { items, lastSeq: mailbox.lastSeq, end: true };
 };
 
 beforeEach(async () => {
-  service = await inMemoryService({ custody });
-  [mailbox, fault] = [nothing, null];
+  service = await inMemoryService({ custody, readMailbox });
+  [mailbox, taken, fault] = [nothing, noRequests, null];
   published.length = 0;
+  begun.clear();
+  openings = 0;
 });
 afterEach(async () => {
   expect(service.ports.bugs).toEqual([]);
@@ -70,10 +109,34 @@ const registration = (access: Identity) => ({
 });
 
 /** An agent of server custody: who it is, and how it calls. */
-async function heldAgent(): Promise<{ id: string; post: (path: string, body: unknown) => Promise<Answer> }> {
+async function heldAgent() {
   const access = newIdentity();
   const { json } = await service.post(access, "/messaging/agents", registration(access));
-  return { id: json.agent_id, post: (path, body) => service.post(access, path, body, { keyid: json.agent_id }) };
+  const id: string = json.agent_id;
+  const url = (path: string) => service.http.url + path;
+  return {
+    id,
+    post: (path: string, body: unknown): Promise<Answer> => service.post(access, path, body, { keyid: id }),
+    get: async (path: string): Promise<Answer> =>
+      read(await call(access, { method: "GET", url: url(path) }, { keyid: id })),
+    waiting: async (path: string, body: unknown, wait: number): Promise<Answer> => {
+      const headers = { prefer: `wait=${wait}` };
+      return read(await call(access, { method: "POST", url: url(path), body, headers }, { keyid: id }));
+    },
+  };
+}
+
+type Held = Awaited<ReturnType<typeof heldAgent>>;
+
+/** A message that its sender seals, `frame` being what it seals. */
+async function sealedBy(
+  { id: senderId }: Held,
+  { frame = encodeFrame({ contentType: "text/plain", body: Buffer.from("hello") }), number = epoch.number } = {},
+) {
+  const ids = { senderId, recipientId: service.bob.agentId, messageId: makeMessageId(Date.now(), nodeRandom) };
+  const key = { epoch: number, publicKey: epoch.pair.publicKey };
+  const sealed = await sealIngress(nodePrimitives, nodeRandom, key, ids, frame);
+  return { message_id: ids.messageId, recipient_id: ids.recipientId, sealed: encodeBase64Url(sealed) };
 }
 
 const plain = (recipient: string, changes: object = {}) => ({
@@ -133,6 +196,8 @@ test("each custody has its calls, and is told so at the other's", async () => {
   const refused = [
     await service.post(alice, "/messaging/messages", { messages: [plain(bob.agentId)] }),
     await service.post(alice, "/messaging/open", {}),
+    await service.post(alice, "/messaging/sessions", { peer_id: bob.agentId }),
+    await read(await call(alice, { method: "GET", url: `${service.http.url}/messaging/ingress-key` })),
     await held.post("/messaging/send", { envelopes: [jsonOf(someEnvelope(held.id, bob.agentId))] }),
     await held.post("/messaging/upload-prekeys", { one_time_prekeys: [] }),
   ];
@@ -175,6 +240,137 @@ test.each(faults)("a message %s is refused, and the one beside it is not sent", 
   expect(commands()).toEqual([]);
 });
 
+test("a message to who lets only contacts in is refused, and so is a session with it; each names the rule", async () => {
+  const held = await heldAgent();
+  const { bob, alice, ports } = service;
+  ports.policies.policies.set(bob.agentId, "contacts");
+  const messages = [plain(alice.agentId), plain(bob.agentId)];
+  const { status, problem } = await held.post("/messaging/messages", { messages });
+  expect([status, problem]).toMatchObject([
+    403,
+    {
+      ...{ code: "not-allowed", rule: "contacts-only", field: "/messages/1/recipient_id" },
+      errors: [{ pointer: "/messages/1/recipient_id", rule: "contacts-only", message_id: messages[1]?.message_id }],
+    },
+  ]);
+  expect(commands()).toEqual([]);
+  expect((await held.post("/messaging/sessions", { peer_id: bob.agentId })).problem).toMatchObject({
+    ...{ status: 403, code: "not-allowed", rule: "contacts-only", field: "/peer_id" },
+  });
+});
+
+test("what an agent seals to the key it was given reaches the log as it is, and opens there", async () => {
+  const held = await heldAgent();
+  const key = await held.get("/messaging/ingress-key");
+  expect(key).toMatchObject({ status: 200, json: { epoch: epoch.number, readable_by: "agent-and-operator" } });
+  expect(key.json.public_key).toBe(encodeBase64Url(epoch.pair.publicKey));
+  const frame = encodeFrame({ contentType: "text/plain", body: Buffer.from("for the tier alone") });
+  const message = await sealedBy(held, { frame });
+  expect((await held.post("/messaging/messages", { messages: [message, plain(service.bob.agentId)] })).status).toBe(
+    202,
+  );
+  const [command] = commands();
+  if (command === undefined) throw new Error("no command");
+  expect(encodeBase64Url(command.sealed)).toBe(message.sealed);
+  expect(await openIngress(nodePrimitives, epoch.pair, command, command.sealed)).toEqual(frame);
+});
+
+const longest = encodeFrame({ contentType: "a", body: Buffer.alloc(CIPHERTEXT_BYTES_MAX - 8) });
+const sealedFaults: [law: string, change: (held: Held) => Promise<object>, code: string, field: string][] = [
+  ["to the key of another day", (held) => sealedBy(held, { number: epoch.number - 1 }), "epoch-refused", "/sealed"],
+  ["without padding", (held) => sealedBy(held, { frame: Buffer.alloc(1_001) }), "malformed", "/sealed"],
+  [
+    "and is too large",
+    (held) => sealedBy(held, { frame: Buffer.alloc(longest.length + 2_048) }),
+    "too-large",
+    "/sealed",
+  ],
+  ["in another form", async (held) => ({ ...(await sealedBy(held)), sealed: "AgAA" }), "malformed", "/sealed"],
+  ["in no base64url", async (held) => ({ ...(await sealedBy(held)), sealed: "A" }), "malformed", "/sealed"],
+  ["and given open as well", async (held) => ({ ...(await sealedBy(held)), body: "aGVsbG8" }), "malformed", "/body"],
+  [
+    "or not given at all",
+    async (held) => ({ ...(await sealedBy(held)), sealed: undefined }),
+    "malformed",
+    "/content_type",
+  ],
+];
+
+test.each(sealedFaults)("content that is sealed %s is refused, and so is its call", async (_, change, code, field) => {
+  const held = await heldAgent();
+  const messages = [plain(service.bob.agentId), await change(held)];
+  const { problem } = await held.post("/messaging/messages", { messages });
+  expect(problem).toMatchObject({ code, field: `/messages/1${field}` });
+  expect(problem.fix).toBeTruthy();
+  expect(commands()).toEqual([]);
+});
+
+test("the largest content there may be is taken sealed as well", async () => {
+  const held = await heldAgent();
+  const messages = [await sealedBy(held, { frame: longest })];
+  expect((await held.post("/messaging/messages", { messages })).status).toBe(202);
+});
+
+test("a session is begun once, tells no secret and who can read; asked again it is the same", async () => {
+  const held = await heldAgent();
+  const peer_id = service.alice.agentId;
+  const first = await held.post("/messaging/sessions", { peer_id });
+  const said = { session_id: encodeBase64Url(new Uint8Array(16).fill(7)), peer_id, custody: "server" };
+  expect([first.status, first.json]).toEqual([
+    201,
+    {
+      ...{ ...said, readable_by: "agents-and-operator", answered: false, suite: 2 },
+      initialized_at: "2023-11-14T22:13:20.000Z",
+    },
+  ]);
+  const again = await held.post("/messaging/sessions", { peer_id });
+  expect([again.status, again.json]).toEqual([200, { ...said, readable_by: "agents-and-operator", answered: true }]);
+  expect(begun.get(peer_id)?.requestId).toMatch(/^session:./);
+});
+
+test.each([
+  ["with nobody", () => newIdentity().agentId, 404, "recipient-unknown"],
+  ["with who has no prekeys", () => service.bob.agentId, 404, "prekeys-unavailable"],
+  ["with itself", (id: string) => id, 400, "malformed"],
+  ["with what is no agent", () => "bob", 400, "malformed"],
+])("a session %s is refused", async (_, peerOf, status, code) => {
+  const held = await heldAgent();
+  const { problem } = await held.post("/messaging/sessions", { peer_id: peerOf(held.id) });
+  expect(problem).toMatchObject({ status, code, field: "/peer_id" });
+});
+
+test.each([
+  ["agent", () => service.alice.agentId, { peer_custody: "agent" }],
+  ["unknown", () => newIdentity().agentId, {}],
+])("what is known of sessions with a peer whose custody is %s says who can read", async (_, peerOf, peer) => {
+  const held = await heldAgent();
+  const { status, json } = await held.get(`/messaging/sessions/${peerOf()}`);
+  expect([status, json]).toEqual([
+    200,
+    { ...peer, custody: "server", readable_by: "agents-and-operator", sessions: [] },
+  ]);
+});
+
+test("who waits for mail is answered as soon as there is some, and is answered nothing when there is none", async () => {
+  const held = await heldAgent();
+  const at = { seq: 1, senderId: service.bob.agentId, messageId: makeMessageId(Date.now(), nodeRandom) };
+  const waiting = held.waiting("/messaging/open", {}, 20);
+  await expect.poll(() => openings).toBe(1);
+  mailbox = {
+    ...nothing,
+    messages: [{ ...at, contentType: "text/plain", body: Buffer.from("at last"), sentAt: Date.now() }],
+    cursor: 1,
+    lastSeq: 1,
+  };
+  const waking = setInterval(() => service.ports.wake(), 20);
+  expect((await waiting).json.messages).toHaveLength(1);
+  clearInterval(waking);
+  // Waking up is no reason to open anything.
+  expect(openings).toBe(2);
+  mailbox = nothing;
+  expect((await held.waiting("/messaging/open", {}, 1)).json.messages).toEqual([]);
+});
+
 test("one id twice in a call is refused", async () => {
   const held = await heldAgent();
   const message = plain(service.bob.agentId);
@@ -191,7 +387,8 @@ test.each([
   fault = new Refusal(code);
   const sending = await held.post("/messaging/messages", { messages: [plain(service.bob.agentId)] });
   const opening = await held.post("/messaging/open", {});
-  for (const { problem } of [sending, opening]) expect(problem).toMatchObject({ status, code: problemCode });
+  const beginning = await held.post("/messaging/sessions", { peer_id: service.alice.agentId });
+  for (const { problem } of [sending, opening, beginning]) expect(problem).toMatchObject({ status, code: problemCode });
 });
 
 test("what was opened is answered, what is done with is settled, and a waiting peer is answered by a command", async () => {
@@ -205,6 +402,7 @@ test("what was opened is answered, what is done with is settled, and a waiting p
     handled: [handled],
     refused: [{ ...refused, code: "bad-frame" }],
     rekeys: [{ peerId: senderId, sessionId: new Uint8Array(16).fill(5) }],
+    asks: [],
     cursor: 4,
     lastSeq: 4,
   };
@@ -234,6 +432,37 @@ test("what was opened is answered, what is done with is settled, and a waiting p
     ["refused", refused.messageId, "bad-frame"],
   ]);
   expect(commands()).toMatchObject([{ key: `${held.id}:${senderId}`, kind: "rekey", sealed: new Uint8Array() }]);
+});
+
+test("what did not open is asked for, and what peers ask for is handed on, by commands; what there is nothing to say to is acknowledged", async () => {
+  const held = await heldAgent();
+  const peerId = service.bob.agentId;
+  const [failed, request, due, ended] = Array.from({ length: 4 }, () => makeMessageId(Date.now(), nodeRandom)) as [
+    string,
+    string,
+    string,
+    string,
+  ];
+  mailbox = { ...nothing, asks: [{ senderId: peerId, messageId: failed, requestId: request }] };
+  const item = (itemId: string) => ({ ownerId: held.id, peerId, itemId });
+  taken = { due: [item(due)], ended: [item(ended)], afterSeq: null };
+  await held.post("/messaging/open", {});
+  expect(commands()).toMatchObject([
+    { key: `${held.id}:${peerId}`, kind: "retry", messageId: request, aboutId: failed },
+    { key: `${held.id}:${peerId}`, kind: "repair", aboutId: due },
+  ]);
+  const receipts = service.ports.appended.filter(({ topic }) => topic.name === "message.receipt.v1");
+  expect(receipts.map(({ value }) => value)).toMatchObject([
+    { recipientId: held.id, items: [{ outcome: "acknowledged", senderId: peerId, itemId: ended }] },
+  ]);
+});
+
+test("a message that could not be said anew, for its size, is refused", async () => {
+  const held = await heldAgent();
+  // Padded without the parameter it just fits.
+  const body = Buffer.alloc(CIPHERTEXT_BYTES_MAX - 7 - "text/plain".length).toString("base64url");
+  const { problem } = await held.post("/messaging/messages", { messages: [plain(service.bob.agentId, { body })] });
+  expect(problem).toMatchObject({ code: "too-large", field: "/messages/0/body" });
 });
 
 test("what Kafka does not take of the settling costs the caller nothing", async () => {

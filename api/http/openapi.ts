@@ -3,9 +3,9 @@
  */
 import { createDocument, type ZodOpenApiOperationObject, type ZodOpenApiPathsObject } from "zod-openapi";
 import { type ProblemCode, problems, statusOf } from "../problem.ts";
+import { problem } from "./problem-schemas.ts";
 import { type AnswerDescription, type Route, route, type SignedBy } from "./route.ts";
-import { routes } from "./routes.ts";
-import { problem } from "./schemas.ts";
+import { operatorRoutes, routes } from "./routes.ts";
 
 const signatureCodes: readonly ProblemCode[] = [
   "signature-missing",
@@ -14,16 +14,24 @@ const signatureCodes: readonly ProblemCode[] = [
   "signature-replayed",
   "sign-again",
   "digest-mismatch",
+  "rate-limited",
 ];
-const agentCodes: readonly ProblemCode[] = ["agent-unknown", "agent-suspended"];
+const agentCodes: readonly ProblemCode[] = [
+  "agent-unknown",
+  "signing-key-ended",
+  "agent-suspended",
+  "delegation-refused",
+];
 const bodyCodes: readonly ProblemCode[] = ["too-large", "unsupported-media-type"];
 const everyCode: readonly ProblemCode[] = ["malformed", "overloaded", "unavailable", "internal"];
 
 const operatorCodes: readonly ProblemCode[] = ["operator-unknown", "not-found"];
+const ownerCodes: readonly ProblemCode[] = ["owner-unknown"];
 const codesBySigner: Readonly<Record<SignedBy, readonly ProblemCode[]>> = {
   nobody: [],
+  owner: [...ownerCodes, ...everyCode],
   operator: [...operatorCodes, ...everyCode],
-  "key-in-body": [...signatureCodes, ...everyCode],
+  "key-in-body": [...signatureCodes, "delegation-refused", ...everyCode],
   agent: [...signatureCodes, ...agentCodes, ...everyCode],
 };
 
@@ -32,29 +40,37 @@ export function codesOf({ signedBy, request, refuses }: Route): ReadonlySet<Prob
   return new Set([...codesBySigner[signedBy], ...(request.body === undefined ? [] : bodyCodes), ...refuses]);
 }
 
-const document = route({
-  method: "GET",
-  path: "/openapi.json",
-  operationId: "openapi",
-  summary: "This document",
-  signedBy: "nobody",
-  request: {},
-  answers: { 200: { description: "OpenAPI 3.1", mediaType: "application/json" } },
-  refuses: [],
-  handle: () => {
-    text ??= JSON.stringify(openApiDocument());
-    return { status: 200, text, headers: { "content-type": "application/json" } };
-  },
-});
+/** With the document that describes them and itself. */
+function withDocument(some: readonly Route[], signedBy: "nobody" | "operator"): readonly Route[] {
+  let text: string | undefined;
+  const document: Route = route({
+    method: "GET",
+    path: "/openapi.json",
+    operationId: "openapi",
+    summary: "This document",
+    signedBy,
+    request: {},
+    answers: { 200: { description: "OpenAPI 3.1", mediaType: "application/json" } },
+    refuses: [],
+    handle: () => {
+      text ??= JSON.stringify(openApiDocument(all));
+      return { status: 200, text, headers: { "content-type": "application/json" } };
+    },
+  });
+  const all: readonly Route[] = [...some, document];
+  return all;
+}
 
-let text: string | undefined;
+/** What agents and probes are served. */
+export const servedRoutes = withDocument(routes, "nobody");
 
-export const servedRoutes: readonly Route[] = [...routes, document];
+/** What operators are served, on a port of their own. */
+export const servedToOperators = withDocument(operatorRoutes, "operator");
 
-/** The document as a plain object. */
-export function openApiDocument(): ReturnType<typeof createDocument> {
+/** The document of these routes as a plain object. */
+export function openApiDocument(all: readonly Route[]): ReturnType<typeof createDocument> {
   const paths: ZodOpenApiPathsObject = {};
-  for (const served of servedRoutes) {
+  for (const served of all) {
     const item = paths[served.path] ?? {};
     paths[served.path] = { ...item, [served.method.toLowerCase()]: operationOf(served) };
   }
@@ -75,7 +91,12 @@ export function openApiDocument(): ReturnType<typeof createDocument> {
           in: "header",
           name: "Signature",
           description:
-            'RFC 9421, Ed25519, key id = agent id. Covers "@method" "@authority" "@path" "@query" and, when there is a body, "content-digest" (RFC 9530, sha-256); parameters created, expires (at most 300 s later), nonce, keyid.',
+            'RFC 9421, Ed25519, key id = agent id, or the id of one of its signing keys. Covers "@method" "@authority" "@path" "@query" and, when there is a body, "content-digest" (RFC 9530, sha-256); parameters created, expires (at most 300 s later), nonce, keyid.',
+        },
+        ownerToken: {
+          type: "http",
+          scheme: "bearer",
+          description: "An owner's statement with purpose manage, or a token of its provider: docs/identity.md.",
         },
         operatorToken: {
           type: "http",
@@ -87,8 +108,12 @@ export function openApiDocument(): ReturnType<typeof createDocument> {
   });
 }
 
+/** Checked on every call, whether it has an effect there or not. */
+const presented = { "Sealpost-Delegation": "A chain of delegation, covered by the signature (docs/delegation.md)" };
+
 function securityOf(signedBy: SignedBy): Record<string, string[]>[] {
   if (signedBy === "nobody") return [];
+  if (signedBy === "owner") return [{ ownerToken: [] }];
   return [signedBy === "operator" ? { operatorToken: [] } : { httpMessageSignature: [] }];
 }
 
@@ -107,7 +132,7 @@ function operationOf(served: Route): ZodOpenApiOperationObject {
             ...(request.query === undefined ? {} : { query: request.query }),
           },
         }),
-    ...(request.headers === undefined ? {} : { parameters: headerParameters(request.headers) }),
+    parameters: headerParameters({ ...request.headers, ...(signedBy === "agent" ? presented : {}) }),
     ...(request.body === undefined
       ? {}
       : { requestBody: { required: true, content: { "application/json": { schema: request.body } } } }),

@@ -22,7 +22,7 @@ async function start(answer: Awaited<ReturnType<HttpDeps["rotatePrekeys"]>>, ops
 }
 
 async function rotate(headers: Record<string, string>, id = service.bob.agentId, method = "POST") {
-  return read(await fetch(`${service.http.url}/ops/agents/${id}/rotate`, { method, headers }));
+  return read(await fetch(`${service.ops.url}/ops/agents/${id}/rotate`, { method, headers }));
 }
 
 const asOperator = { authorization: `Bearer ${token}` };
@@ -75,7 +75,7 @@ test.each([
 
 test("an agent's signature opens no call for operators", async () => {
   const asked = await start(rotated);
-  const url = `${service.http.url}/ops/agents/${service.bob.agentId}/rotate`;
+  const url = `${service.ops.url}/ops/agents/${service.bob.agentId}/rotate`;
   const { problem } = await read(await call(service.bob, { method: "POST", url }));
   expect(problem).toMatchObject({ status: 401, code: "operator-unknown" });
   expect(asked).toEqual([]);
@@ -107,10 +107,28 @@ test("without a token in the environment the paths are not there, whatever is se
   expect((await service.get(service.bob, "/messaging/receive")).status).toBe(200);
 });
 
+test("on the agents' port there is no call for operators, and on the operators' none for agents", async () => {
+  await start(rotated);
+  for (const url of [
+    `${service.http.url}/ops/agents/${service.bob.agentId}/rotate`,
+    `${service.http.url}/ops/messages`,
+  ]) {
+    for (const method of ["GET", "POST"]) {
+      expect((await read(await fetch(url, { method, headers: asOperator }))).problem).toMatchObject({
+        code: "not-found",
+      });
+    }
+  }
+  for (const path of ["/messaging/receive", "/messaging/stream", "/metrics", "/readyz"]) {
+    const answer = await read(await call(service.bob, { method: "GET", url: service.ops.url + path }));
+    expect(answer.problem).toMatchObject({ status: 404, code: "not-found" });
+  }
+});
+
 test("what is not an agent's id, a body and a query are refused", async () => {
   const asked = await start(rotated);
   expect((await rotate(asOperator, "bob")).problem).toMatchObject({ status: 400, code: "malformed", field: "/id" });
-  const url = `${service.http.url}/ops/agents/${service.bob.agentId}/rotate`;
+  const url = `${service.ops.url}/ops/agents/${service.bob.agentId}/rotate`;
   const headers = { ...asOperator, "content-type": "application/json" };
   const withBody = await read(await fetch(url, { method: "POST", headers, body: "{}" }));
   expect(withBody.problem).toMatchObject({ status: 400, code: "malformed" });

@@ -15,8 +15,14 @@ export interface HttpServer {
   close(): Promise<void>;
 }
 
-/** Signature headers have some 400 bytes; half of Node's default leaves room for what proxies add. */
-const HEADER_BYTES_MAX = 8 * 1024;
+/** A chain of delegation has up to 8,192 bytes (protocol/delegation.ts), signature headers some 400, an owner's token a few KiB; the rest is for what proxies add. */
+const HEADER_BYTES_MAX = 16 * 1024;
+
+/** Ours are a dozen, with what proxies add. */
+const HEADERS_MAX = 100;
+
+/** More than the streams that a gateway takes; each costs some 20 KB before it has said anything. */
+const CONNECTIONS_MAX = 25_000;
 
 /** In milliseconds; tests are in more of a hurry. */
 export interface HttpTimes {
@@ -62,6 +68,10 @@ export async function startHttp(
     },
     listener,
   );
+  // Who asks for leave to send a body gets it when its signature has held (body.ts), and not from Node at once.
+  server.on("checkContinue", listener);
+  server.maxHeadersCount = HEADERS_MAX;
+  server.maxConnections = CONNECTIONS_MAX;
   server.setTimeout(silentMax);
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {

@@ -77,7 +77,9 @@ describe("what is known of sessions", () => {
       { ...heads[0], peer_id: alice.agentId, ...initiated, sent: side(answered), received: side(begun) },
       { ...heads[1], peer_id: alice.agentId, sent: side(quiet) },
     ]);
-    expect((await get(carol, `/messaging/sessions/${alice.agentId}`)).json).toEqual({ sessions: [] });
+    expect((await get(carol, `/messaging/sessions/${alice.agentId}`)).json).toEqual({
+      ...{ custody: "agent", peer_custody: "agent", readable_by: "agents", sessions: [] },
+    });
   });
 
   test("what an agent sent last comes in pages, over all peers", async () => {
@@ -163,7 +165,14 @@ describe("retry requests", () => {
     const messageId = makeMessageId(Date.now(), nodeRandom);
     service.ports.messages.push({
       ...{ messageId, senderId: sender.agentId, recipientId: recipient.agentId, status: "delivered", code: null },
-      ...{ digest: new Uint8Array(32), acceptedAt: 1, queuedAt: 2, deliveredAt: 3, endedAt: null },
+      ...{
+        digest: new Uint8Array(32),
+        acceptedAt: 1,
+        queuedAt: 2,
+        undeliverableAt: null,
+        deliveredAt: 3,
+        endedAt: null,
+      },
     });
     return messageId;
   }
@@ -281,6 +290,17 @@ describe("retry requests", () => {
     expect(problem).toMatchObject({ status, code, field });
     expect(problem.detail).toBeTruthy();
     expect(ports.appended).toEqual([]);
+  });
+
+  test("who got a message asks for it anew although it may not message its sender; who was blocked since may not", async () => {
+    const { alice, bob, post, ports } = service;
+    ports.policies.policies.set(alice.agentId, "allow-list");
+    expect((await post(bob, path, request())).status).toBe(202);
+    ports.policies.listed.add(`${alice.agentId} block ${bob.agentId}`);
+    expect((await post(bob, path, request())).problem).toMatchObject({
+      ...{ status: 403, code: "not-allowed", rule: "blocked", field: "/retry/sender_id" },
+    });
+    expect(ports.appended).toHaveLength(1);
   });
 
   test("a suspended sender is asked for nothing", async () => {

@@ -2,6 +2,8 @@
  * From bytes to checked values: strict JSON, then a schema; what does not fit is refused with pointer, reason and fix.
  */
 import type { z } from "zod";
+import { decodeBase64Url } from "../../protocol/base64url.ts";
+import { parseTimestamp } from "../../protocol/timestamp.ts";
 import { ApiRefusal, BatchRefusal, type Fault, type ProblemCode } from "../problem.ts";
 
 /** More help nobody; a call of a hundred wrong items must not be answered with thousands. */
@@ -47,7 +49,7 @@ export function validated<Schema extends z.ZodType>(
   const faults = result.error.issues.flatMap((issue) => faultsOf(issue, messageIdAt)).slice(0, FAULTS_MAX);
   const [first, ...others] = faults;
   if (first === undefined) throw new Error("a schema refused without a reason");
-  throw new BatchRefusal([first, ...others], fixOf(result.error.issues[0]));
+  throw new BatchRefusal([first, ...others], { fix: fixOf(result.error.issues[0]) });
 }
 
 function faultsOf(issue: z.core.$ZodIssue, messageIdAt: NameItem): Fault[] {
@@ -83,4 +85,18 @@ function fixOf(issue: z.core.$ZodIssue | undefined): string {
 /** RFC 6901. */
 function pointerOf(path: readonly PropertyKey[]): string {
   return path.map((step) => `/${String(step).replaceAll("~", "~0").replaceAll("/", "~1")}`).join("");
+}
+
+/** Of a member that the schema has checked. */
+export function checkedBytes(text: string): Uint8Array {
+  const bytes = decodeBase64Url(text);
+  if (bytes === null) throw new Error("the schema let something through that is not base64url");
+  return bytes;
+}
+
+/** The same; ms since the epoch. */
+export function checkedTime(text: string): number {
+  const ms = parseTimestamp(text);
+  if (ms === null) throw new Error("the schema let something through that is not a time");
+  return ms;
 }

@@ -6,10 +6,11 @@
  */
 import type { ProtocolCode } from "../../protocol/refusal.ts";
 import type { Door, ReceiptItem } from "../../schemas/values.ts";
+import { receiptEvents } from "../../streams/receipt-events.ts";
 import type { Caller } from "../auth.ts";
 import { ApiRefusal } from "../problem.ts";
 import type { Counted } from "./counters.ts";
-import { type Appender, receiptEvents } from "./events.ts";
+import { API_SOURCE, type Appender } from "./events.ts";
 
 export interface AcknowledgeDeps {
   /** For receipts: a few milliseconds of lingering are fine. */
@@ -59,19 +60,17 @@ export async function acknowledge(
   }
   if (answers.length === 0) return 0;
   const at = deps.now();
-  const items = answers.map(
-    ({ senderId, messageId, outcome, code }): ReceiptItem => ({
-      outcome,
-      senderId,
-      itemId: messageId,
-      at,
-      door,
-      code: code ?? null,
-    }),
-  );
-  await deps.receipts.append(receiptEvents(caller.agentId, items, at));
+  const items = answerItems(answers, at, door);
+  await deps.receipts.append(receiptEvents(API_SOURCE, caller.agentId, items, at));
   deps.counted("answers_accepted", items.length);
   return items.length;
+}
+
+/** Answers as *acks* reads them. `at`: ms since the epoch. */
+export function answerItems(answers: readonly Answer[], at: number, door: Door): ReceiptItem[] {
+  return answers.map(({ senderId, messageId, outcome, code }) => {
+    return { outcome, senderId, itemId: messageId, at, door, code: code ?? null };
+  });
 }
 
 /** Answers by seq as answers by id. An item that no longer waits has its answer already, and is left out. */

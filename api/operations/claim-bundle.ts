@@ -10,11 +10,12 @@ import type { Limit, LimitsDoor } from "../../store/limits.ts";
 import type { Claim, ClaimedBundle } from "../../store/prekey-claims.ts";
 import type { FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
+import { type PermissionDeps, requireAllowed } from "../authz/permission.ts";
 import { mayBeMessaged } from "../may-message.ts";
 import { ApiRefusal } from "../problem.ts";
 import type { Counted } from "./counters.ts";
 
-export interface ClaimBundleDeps {
+export interface ClaimBundleDeps extends PermissionDeps {
   /** What the same request was answered with. Throws `Unavailable`. */
   readonly findClaim: (claim: Claim) => Promise<ClaimedBundle | null>;
   /** Null when the target has no signed prekey; `repeated` when the same request was answered meanwhile. Throws `Unavailable`. */
@@ -40,7 +41,7 @@ export interface ClaimBundleInput {
 /** A bundle is one session's. A peer that needs more of the same agent in an hour has lost its memory ten times. */
 const CLAIMS_PER_PAIR: Limit = { name: "claims", points: 10, seconds: 3_600 };
 
-/** @throws ApiRefusal `recipient-unknown`, `prekeys-unavailable`, `rate-limited`; `Unavailable` */
+/** @throws ApiRefusal `recipient-unknown`, `not-allowed`, `prekeys-unavailable`, `rate-limited`; `Unavailable` */
 export async function claimBundle(
   deps: ClaimBundleDeps,
   caller: Caller,
@@ -48,6 +49,7 @@ export async function claimBundle(
 ): Promise<ClaimedBundle> {
   const target = (await deps.findAgents([targetId])).get(targetId);
   if (!mayBeMessaged(target)) throw new ApiRefusal("recipient-unknown");
+  await requireAllowed(deps, caller, targetId, "claim", "/recipient");
   const claim = { claimerId: caller.agentId, requestId, targetId, now: deps.now() };
   const claimed = (await deps.findClaim(claim)) ?? (await claimAnew(deps, claim));
   deps.counted("bundles_claimed", 1);

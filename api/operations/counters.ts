@@ -11,6 +11,8 @@ export type Counter =
   | "items_received"
   /** Answers (acknowledged or refused) appended. */
   | "answers_accepted"
+  /** Items that ended too many connections of their recipients. */
+  | "items_set_aside"
   /** Retry requests appended. */
   | "retry_requests_sent"
   /** Reports of delivery that were lost, because Kafka did not take them: only a hint is missing. */
@@ -23,6 +25,8 @@ export type Counter =
   | "requests_refused"
   /** Requests answered with 503. */
   | "requests_unavailable"
+  /** Calls that send, refused because too many were under way. */
+  | "sends_shed"
   /** Requests that met a bug of ours. */
   | "requests_failed";
 

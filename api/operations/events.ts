@@ -1,9 +1,8 @@
 /**
- * What the API appends to Kafka: mailbox items and receipts, and the port it appends them through.
+ * What the API appends to Kafka: mailbox items (receipts: streams/receipt-events.ts), and the port it appends them through.
  */
-import { randomUUID } from "node:crypto";
-import type { MessageEncrypted, MessageReceipt, ReceiptItem } from "../../schemas/values.ts";
-import { messageEncrypted, messageReceipt } from "../../streams/catalogue.ts";
+import type { MessageEncrypted } from "../../schemas/values.ts";
+import { messageEncrypted } from "../../streams/catalogue.ts";
 import { appendEventId, type NewEvent } from "../../streams/headers.ts";
 
 /** Events of one call leave in their order, and calls in the order in which they were made. */
@@ -19,9 +18,6 @@ export interface Appender {
 /** `ce_source` of whatever an agent asked for. */
 export const API_SOURCE = "/sealpost/api";
 
-/** A record of receipts stays far below the limit of a request, and a step's share of items fair. */
-const RECEIPT_ITEMS_MAX = 256;
-
 /** `madeAt` comes from the item: handed in again, it is the same event to the last byte. ms since the epoch. */
 export function itemEvent(item: MessageEncrypted, madeAt: number): NewEvent<MessageEncrypted> {
   return {
@@ -33,25 +29,4 @@ export function itemEvent(item: MessageEncrypted, madeAt: number): NewEvent<Mess
     time: madeAt,
     value: item,
   };
-}
-
-/** What became of items of one mailbox: as few records as there can be. */
-export function receiptEvents(
-  recipientId: string,
-  items: readonly ReceiptItem[],
-  time: number,
-): NewEvent<MessageReceipt>[] {
-  const events: NewEvent<MessageReceipt>[] = [];
-  for (let start = 0; start < items.length; start += RECEIPT_ITEMS_MAX) {
-    events.push({
-      topic: messageReceipt,
-      key: recipientId,
-      id: randomUUID(),
-      source: API_SOURCE,
-      subject: recipientId,
-      time,
-      value: { recipientId, items: items.slice(start, start + RECEIPT_ITEMS_MAX) },
-    });
-  }
-  return events;
 }

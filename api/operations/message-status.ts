@@ -1,6 +1,7 @@
 /**
  * What became of messages, for their sender and their recipient; for everybody else they do not exist.
  */
+import { type MessageState, messageName } from "../../store/messages.ts";
 import type { Caller } from "../auth.ts";
 import { ApiRefusal } from "../problem.ts";
 
@@ -11,7 +12,7 @@ export interface MessageKey {
 
 export interface MessageStatus extends MessageKey {
   readonly recipientId: string;
-  readonly status: "queued" | "delivered" | "acknowledged" | "refused" | "evicted" | "expired" | "deleted";
+  readonly status: MessageState;
   /** SHA-256 of the canonical bytes. */
   readonly digest: Uint8Array;
   /** Why it was refused or discarded. */
@@ -19,6 +20,8 @@ export interface MessageStatus extends MessageKey {
   /** Times in ms since the epoch. */
   readonly acceptedAt: number;
   readonly queuedAt: number;
+  /** When its recipient could not be woken; it waits all the same. */
+  readonly undeliverableAt: number | null;
   readonly deliveredAt: number | null;
   readonly endedAt: number | null;
 }
@@ -53,17 +56,13 @@ export async function messageStatuses(
       detail: `a call takes at most ${STATUS_MESSAGES_MAX} messages`,
     });
   }
-  const found = new Map((await deps.findMessages(keys)).map((status) => [nameOf(status), status]));
+  const found = new Map((await deps.findMessages(keys)).map((status) => [messageName(status), status]));
   return keys.map((key) => {
-    const status = found.get(nameOf(key));
+    const status = found.get(messageName(key));
     return status !== undefined && concerns(status, caller) ? status : null;
   });
 }
 
 function concerns({ senderId, recipientId }: MessageStatus, { agentId }: Caller): boolean {
   return senderId === agentId || recipientId === agentId;
-}
-
-function nameOf({ senderId, messageId }: MessageKey): string {
-  return `${senderId}/${messageId}`;
 }

@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
 import type { StoredItem } from "../../store/mailbox.ts";
+import type { Caller } from "../auth.ts";
 import { inMemoryPorts } from "../in-memory-ports.ts";
 import { type ReceiveDeps, receive } from "./receive.ts";
 
@@ -12,13 +13,13 @@ const item = (seq: number): StoredItem => ({
   body: new Uint8Array(),
 });
 
-function given(overrides: Partial<ReceiveDeps> = {}) {
+function given(overrides: Partial<ReceiveDeps> = {}, as: Caller = caller) {
   const ports = inMemoryPorts();
   const box: StoredItem[] = [];
   ports.mailboxes.set(caller.agentId, box);
   const gone = new AbortController();
   const ask = (input: { afterSeq?: number; limit?: number; waitMs?: number } = {}) =>
-    receive({ ...ports, ...overrides }, caller, { afterSeq: 0, limit: 100, waitMs: 0, signal: gone.signal, ...input });
+    receive({ ...ports, ...overrides }, as, { afterSeq: 0, limit: 100, waitMs: 0, signal: gone.signal, ...input });
   return { ports, box, ask, gone };
 }
 
@@ -34,6 +35,14 @@ test("pages follow each other without a hole, and the last one's cursor is the m
 test("an empty mailbox whose items have all ended continues at its last seq", async () => {
   const { ask } = given({ readMailbox: async () => ({ items: [], lastSeq: 42, end: true }) });
   expect(await ask({ afterSeq: 40 })).toEqual({ items: [], cursor: 42, lastSeq: 42 });
+});
+
+test("whoever reads needs no more waking, also who is refused because of its stream", async () => {
+  const { ports, ask } = given();
+  await ask();
+  ports.streaming.add(caller.agentId);
+  await expect(ask()).rejects.toMatchObject({ code: "stream-open" });
+  expect(ports.came).toEqual([caller.agentId, caller.agentId]);
 });
 
 test("it waits no longer than asked, however often it is woken for nothing", async () => {
@@ -61,6 +70,29 @@ test("mail that came while it waited is found", async () => {
     },
   });
   expect((await ask({ waitMs: 30_000 })).items).toHaveLength(1);
+});
+
+test("an agent that was suspended while it waited is handed nothing", async () => {
+  const suspended = new Set<string>();
+  const { box, ask } = given({
+    findInactive: async () => suspended,
+    waitForMail: async () => {
+      suspended.add(caller.agentId);
+      box.push(item(1));
+    },
+  });
+  await expect(ask({ waitMs: 30_000 })).rejects.toMatchObject({ code: "agent-suspended" });
+});
+
+test("a call by a signing key that was removed while it waited is handed nothing", async () => {
+  const { box, ask } = given(
+    {
+      findEndedKeys: async (keyIds) => new Set(keyIds),
+      waitForMail: async () => void box.push(item(1)),
+    },
+    { ...caller, signingKeyId: "k" },
+  );
+  await expect(ask({ waitMs: 30_000 })).rejects.toMatchObject({ code: "signing-key-ended" });
 });
 
 test("it ends when the client has gone", async () => {

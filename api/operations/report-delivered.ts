@@ -1,13 +1,14 @@
 /**
- * Tells that items were written to an open connection or response of their recipient's client.
+ * Tells that items were written to a response to their recipient's client. What is written to a stream, stream/reporter.ts tells.
  *
- * Promise: none is owed; `delivered` is a hint. When Kafka does not take it, it is counted and dropped: the item still waits, and its
- * acknowledgement implies its delivery.
+ * Promise: none is owed; `delivered` is a hint. When Kafka does not take it, it is counted and dropped, all of the response's items: they still wait, the next
+ * response that brings them tells it, and an acknowledgement implies it.
  */
 import { Unavailable } from "../../protocol/refusal.ts";
-import type { Door } from "../../schemas/values.ts";
+import type { Door, ReceiptItem } from "../../schemas/values.ts";
+import { receiptEvents } from "../../streams/receipt-events.ts";
 import type { Counted } from "./counters.ts";
-import { type Appender, receiptEvents } from "./events.ts";
+import { API_SOURCE, type Appender } from "./events.ts";
 
 export interface ReportDeliveredDeps {
   /** For receipts: a few milliseconds of lingering are fine. */
@@ -26,18 +27,20 @@ export async function reportDelivered(
 ): Promise<void> {
   if (items.length === 0) return;
   const at = deps.now();
-  const reports = items.map(({ senderId, itemId }) => ({
-    outcome: "delivered" as const,
-    senderId,
-    itemId,
-    at,
-    door,
-    code: null,
-  }));
+  const reports = deliveredItems(items, at, door);
   try {
-    await deps.receipts.append(receiptEvents(recipientId, reports, at));
+    await deps.receipts.append(receiptEvents(API_SOURCE, recipientId, reports, at));
   } catch (error) {
     if (!(error instanceof Unavailable)) throw error;
     deps.counted("delivery_reports_lost", items.length);
   }
+}
+
+/** Deliveries as *acks* reads them. `at`: ms since the epoch. */
+export function deliveredItems(
+  items: readonly { readonly senderId: string; readonly itemId: string }[],
+  at: number,
+  door: Door,
+): ReceiptItem[] {
+  return items.map(({ senderId, itemId }) => ({ outcome: "delivered", senderId, itemId, at, door, code: null }));
 }

@@ -13,6 +13,7 @@ import type { Limit, LimitsDoor } from "../../store/limits.ts";
 import { unlessAway } from "../../store/redis.ts";
 import type { Agent, FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
+import { type PermissionDeps, requireNotBlocked } from "../authz/permission.ts";
 import { mayBeMessaged } from "../may-message.ts";
 import { ApiRefusal } from "../problem.ts";
 import type { Counted } from "./counters.ts";
@@ -21,7 +22,7 @@ import { faultOfIdTime } from "./item-ids.ts";
 import type { MessageStatusDeps } from "./message-status.ts";
 import type { Digests } from "./send.ts";
 
-export interface RequestRetryDeps extends Pick<MessageStatusDeps, "findMessages"> {
+export interface RequestRetryDeps extends Pick<MessageStatusDeps, "findMessages">, PermissionDeps {
   readonly findAgents: FindAgents;
   readonly limits: LimitsDoor;
   readonly digests: Digests;
@@ -46,7 +47,7 @@ const RETRIES: Limit = { name: "retry-requests", points: 60, seconds: 3_600 };
 
 /**
  * @throws ApiRefusal `retry-mismatch`, `malformed`, `message-id-too-old`, `message-id-in-future`, `retry-signature-invalid`, `recipient-unknown`,
- *   `message-unknown`, `message-id-reused`, `rate-limited`; `Unavailable`: the same call may be made again
+ *   `message-unknown`, `not-allowed`, `message-id-reused`, `rate-limited`; `Unavailable`: the same call may be made again
  */
 export async function requestRetry(deps: RequestRetryDeps, caller: Caller, input: RequestRetryInput): Promise<void> {
   const { itemId, retry } = input;
@@ -68,6 +69,7 @@ export async function requestRetry(deps: RequestRetryDeps, caller: Caller, input
   if (messages[0]?.recipientId !== caller.agentId) {
     throw new ApiRefusal("message-unknown", { field: "/retry/message_id" });
   }
+  await requireNotBlocked(deps, caller, retry.senderId, "/retry/sender_id");
   const [before] = remembered;
   if (before) {
     if (Buffer.compare(before, digest) === 0) return;

@@ -3,7 +3,7 @@ import type { Envelope } from "../../protocol/envelope.ts";
 import { addAgent, bytesOf, someEnvelope } from "../../tests/in-memory-service.ts";
 import { newIdentity } from "../../tests/signing.ts";
 import { inMemoryPorts } from "../in-memory-ports.ts";
-import { BatchRefusal, type Fault } from "../problem.ts";
+import { BatchRefusal, type Fault, problemOf, retryAfterSecondsOf } from "../problem.ts";
 import { appendSend, checkSend, send } from "./send.ts";
 
 function given() {
@@ -142,4 +142,48 @@ test("no envelopes, and more than a hundred, are refused", async () => {
     code: "too-many",
     field: "/envelopes",
   });
+});
+
+test("messages without room are named with their recipient, none of the call is appended, and the call may be made again", async () => {
+  const { ports, alice, bob, envelope } = given();
+  const carol = newIdentity();
+  addAgent(ports, carol);
+  const toCarol = someEnvelope(alice.agentId, carol.agentId);
+  const asked: (readonly string[])[] = [];
+  const room: typeof ports.room = {
+    take: async (senderId, messages) => {
+      expect(senderId).toBe(alice.agentId);
+      asked.push(messages.map(({ recipientId }) => recipientId));
+      return messages.map(({ recipientId }, n) => (recipientId === bob.agentId && n > 0 ? "pair-full" : null));
+    },
+  };
+  const envelopes = [envelope(), toCarol, envelope()];
+  const sending = send({ ...ports, room }, alice, envelopes.map(bytesOf));
+  const error = await sending.then(null, (thrown: unknown) => thrown);
+  const problem = problemOf(error, 0);
+  expect(problem).toMatchObject({
+    ...{ status: 429, code: "pair-full", retryable: true, retry_after: 5, field: "/envelopes/2/recipient_id" },
+    errors: [
+      {
+        ...{ pointer: "/envelopes/2/recipient_id", code: "pair-full" },
+        ...{ message_id: envelopes[2]?.messageId, recipient_id: bob.agentId },
+      },
+    ],
+  });
+  expect(problem.errors).toHaveLength(1);
+  expect(retryAfterSecondsOf(problem)).toBe(5);
+  expect(asked).toEqual([[bob.agentId, carol.agentId, bob.agentId]]);
+  expect(ports.appended).toEqual([]);
+  expect(ports.counts.get("messages_refused")).toBe(1);
+});
+
+test("room is asked for only for what is new, and only when nothing else is at fault", async () => {
+  const { ports, alice, envelope } = given();
+  const one = envelope();
+  await send(ports, alice, [bytesOf(one)]);
+  const full: typeof ports = { ...ports, room: { take: async (_, ids) => ids.map(() => "pair-full") } };
+  expect(await send(full, alice, [bytesOf(one)])).toHaveLength(1);
+  expect(await faultsOf(send(full, alice, [bytesOf(envelope()), new Uint8Array()]))).toEqual([
+    ["/envelopes/1", "malformed"],
+  ]);
 });

@@ -13,11 +13,13 @@ import { messageIdTime } from "../../protocol/message-id.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import type { FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
+import { actingFor, type Chain } from "../authz/delegation.ts";
+import { faultOf, type PermissionDeps, rulesAgainst } from "../authz/permission.ts";
 import { mayBeMessaged } from "../may-message.ts";
 import { ApiRefusal, BatchRefusal, type Fault, type ProblemCode } from "../problem.ts";
-import type { Counted } from "./counters.ts";
 import { type Appender, itemEvent } from "./events.ts";
 import { faultOfIdTime } from "./item-ids.ts";
+import { type MailboxRoomDeps, takeRoom } from "./mailbox-room.ts";
 
 /** Digests of what Kafka has, per sender and message id. Loses everything at any time; never throws. */
 export interface Digests {
@@ -25,12 +27,11 @@ export interface Digests {
   remember(senderId: string, digests: readonly { messageId: string; digest: Uint8Array }[]): Promise<void>;
 }
 
-export interface SendDeps {
+export interface SendDeps extends MailboxRoomDeps, PermissionDeps {
   readonly findAgents: FindAgents;
   readonly digests: Digests;
   /** For envelopes: at once, without lingering. */
   readonly items: Appender;
-  readonly counted: Counted;
   /** ms since the epoch. */
   readonly now: () => number;
   /** The operator's limit; default `CIPHERTEXT_BYTES_MAX`. */
@@ -44,12 +45,15 @@ export interface Accepted {
 /** Envelopes that passed every check, and which of them Kafka does not have yet. */
 export interface CheckedSend {
   readonly senderId: string;
+  readonly chain: Chain | undefined;
   /** One for each envelope of the call, in its order. */
   readonly accepted: readonly Accepted[];
   readonly fresh: readonly CheckedEnvelope[];
 }
 
 interface CheckedEnvelope {
+  /** Its place in the call. */
+  readonly index: number;
   readonly envelope: Envelope;
   /** Canonical bytes. */
   readonly body: Uint8Array;
@@ -63,7 +67,8 @@ export const SEND_ENVELOPES_MAX = 100;
 /**
  * @param bodies canonical bytes of 1 to 100 envelopes
  * @returns one entry per envelope, in order
- * @throws BatchRefusal naming each refused envelope as `/envelopes/<index>`, `ApiRefusal`, `Unavailable`
+ * @throws BatchRefusal naming each refused envelope as `/envelopes/<index>`, `ApiRefusal`, `Unavailable`. Envelopes without room in their mailbox
+ *   (`pair-full`, `overloaded`) are named only when no other is at fault: what is refused for them may be sent later, unchanged
  */
 export async function send(
   deps: SendDeps,
@@ -79,8 +84,10 @@ export async function checkSend(deps: SendDeps, caller: Caller, bodies: readonly
   const faults: Fault[] = [];
   const envelopes = bodies.map((body, index) => checkedAlone(deps, caller, body, index, faults));
   const whole = envelopes.filter((envelope) => envelope !== null);
-  const [agents, remembered] = await Promise.all([
-    deps.findAgents([caller.agentId, ...new Set(whole.map(({ envelope }) => envelope.recipientId))]),
+  const recipientIds = [...new Set(whole.map(({ envelope }) => envelope.recipientId))];
+  const [agents, rules, remembered] = await Promise.all([
+    deps.findAgents([caller.agentId, ...recipientIds]),
+    rulesAgainst(deps, caller, recipientIds, "send"),
     deps.digests.lookup(
       caller.agentId,
       whole.map(({ envelope }) => envelope.messageId),
@@ -101,20 +108,30 @@ export async function checkSend(deps: SendDeps, caller: Caller, bodies: readonly
     if (checked === null) return;
     const { messageId, recipientId } = checked.envelope;
     const before = known.get(messageId);
+    const rule = rules.get(recipientId);
     if (before !== undefined && !sameBytes(before, checked.digest)) {
       faults.push(
         fault(index, "/message_id", "message-id-reused", "this message_id stands for other bytes", messageId),
       );
     } else if (before === undefined && !mayBeMessaged(agents.get(recipientId))) {
       faults.push(fault(index, "/recipient_id", "recipient-unknown", "no active agent has this id", messageId));
+    } else if (before === undefined && rule !== undefined) {
+      faults.push(faultOf(rule, { pointer: `/envelopes/${index}/recipient_id`, messageId, recipientId }));
     } else if (before === undefined) {
       fresh.push(checked);
     }
     if (before === undefined) known.set(messageId, checked.digest);
   });
   refuse(deps, faults);
+  await takeRoom(
+    deps,
+    caller.agentId,
+    fresh.map(({ index, envelope: { messageId, recipientId } }) => {
+      return { pointer: `/envelopes/${index}`, messageId, recipientId };
+    }),
+  );
   const accepted = whole.map(({ envelope }) => ({ messageId: envelope.messageId }));
-  return { senderId: caller.agentId, accepted, fresh };
+  return { senderId: caller.agentId, chain: caller.chain, accepted, fresh };
 }
 
 /**
@@ -123,9 +140,11 @@ export async function checkSend(deps: SendDeps, caller: Caller, bodies: readonly
  * @throws Unavailable: the same envelopes may be sent again
  */
 export async function appendSend(deps: SendDeps, checked: CheckedSend): Promise<readonly Accepted[]> {
-  const { senderId, accepted, fresh } = checked;
+  const { senderId, chain, accepted, fresh } = checked;
   if (fresh.length > 0) {
-    await deps.items.append(fresh.map(({ envelope, body }) => itemEvent(itemOf(envelope, body), envelope.timestamp)));
+    await deps.items.append(
+      fresh.map(({ envelope, body }) => itemEvent(itemOf(envelope, body, chain), envelope.timestamp)),
+    );
     // Not waited for: a later call of this process finds them all the same.
     void deps.digests.remember(
       senderId,
@@ -163,7 +182,7 @@ function checkedAlone(
     faults.push(found);
     return null;
   }
-  return { envelope, body, digest: createHash("sha256").update(body).digest() };
+  return { index, envelope, body, digest: createHash("sha256").update(body).digest() };
 }
 
 function decoded(deps: SendDeps, body: Uint8Array, index: number, faults: Fault[]): Envelope | null {
@@ -213,7 +232,7 @@ function indexOf({ pointer }: Fault): number {
   return Number(pointer.split("/")[2]);
 }
 
-function itemOf(envelope: Envelope, body: Uint8Array) {
+function itemOf(envelope: Envelope, body: Uint8Array, chain: Chain | undefined) {
   return {
     kind: "message" as const,
     itemId: envelope.messageId,
@@ -221,6 +240,7 @@ function itemOf(envelope: Envelope, body: Uint8Array) {
     recipientId: envelope.recipientId,
     custody: "agent" as const,
     body,
+    delegation: actingFor(chain, "send", envelope.recipientId).delegation,
   };
 }
 

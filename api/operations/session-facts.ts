@@ -4,8 +4,11 @@
  * Promise: an agent sees only what it sent itself and what was sent to it. Nothing here proves anything: facts are what envelopes said. They may lag
  * behind what was accepted by a second, those of a pair by some more.
  */
+
+import type { Custody } from "../../schemas/values.ts";
 import type { FactsCursor, SessionFacts } from "../../store/session-facts.ts";
-import type { Caller } from "../auth.ts";
+import type { FindAgents } from "../agents.ts";
+import type { Authenticated, Caller } from "../auth.ts";
 
 export interface PairSessionsDeps {
   /** Of the newest sessions of two agents, the newest first; what each sent is one entry. Throws `Unavailable`. */
@@ -32,6 +35,23 @@ export interface PairSession {
 
 /** Sessions of a page: some 30 KB of JSON. */
 const SENT_SESSIONS_MAX = 100;
+
+/** Who holds the keys of two agents. */
+export interface PairCustody {
+  readonly custody: Custody;
+  /** Null when the peer is not known here. */
+  readonly peerCustody: Custody | null;
+}
+
+/** What the two custodies mean for what is said between them. @throws Unavailable */
+export async function pairCustody(
+  { findAgents }: { readonly findAgents: FindAgents },
+  { agentId, custody }: Authenticated,
+  peerId: string,
+): Promise<PairCustody> {
+  const agents = await findAgents([peerId]);
+  return { custody, peerCustody: peerId === agentId ? custody : (agents.get(peerId)?.custody ?? null) };
+}
 
 /** The caller's sessions with a peer, the newest first. @throws Unavailable */
 export async function pairSessions(

@@ -16,7 +16,7 @@ import {
 const LIMITS: WindowLimits = { itemsMax: 6, bytesMax: 40 };
 
 /** What can happen in a world of one mailbox, one client that connects and reconnects, and everything between them. */
-type Step = "connect" | "disconnect" | "look" | "turn" | "fail" | "sweep-look" | "sweep-tell";
+type Step = "connect" | "disconnect" | "look" | "turn" | "fail" | "sweep-look" | "sweep-tell" | "stall" | "drain";
 type Happening =
   | { readonly what: "append"; readonly bytes: number }
   | { readonly what: "end" | "answer" | "answer-up-to"; readonly which: number }
@@ -44,6 +44,7 @@ const happening: fc.Arbitrary<Happening> = fc.oneof(
   { weight: 9, arbitrary: fc.record({ what: fc.constantFrom("look" as const, "turn" as const) }) },
   { weight: 1, arbitrary: fc.record({ what: fc.constant("fail" as const) }) },
   { weight: 3, arbitrary: fc.record({ what: fc.constantFrom("sweep-look" as const, "sweep-tell" as const) }) },
+  { weight: 2, arbitrary: fc.record({ what: fc.constantFrom("stall" as const, "drain" as const) }) },
 );
 const history = fc.array(happening, { maxLength: 120, size: "max" });
 
@@ -58,6 +59,8 @@ interface Connection {
   page: Page | null;
   sweep: Extract<DeliveryEvent, { type: "swept" }> | null;
   queueEmpty: boolean;
+  /** The client does not take what it is sent. */
+  stalled: boolean;
 }
 
 /** The mailbox, the client and the network, and what the promises of delivery.ts mean in terms of them. */
@@ -102,6 +105,7 @@ class World {
    */
   quieten(by: "answers" | "sweeps"): void {
     if (this.#connection === null) this.#step("connect");
+    this.#step("drain");
     this.#handovers.length = 0;
     this.#step("sweep-tell");
     this.#readAll();
@@ -171,6 +175,7 @@ class World {
           page: null,
           sweep: null,
           queueEmpty: false,
+          stalled: false,
         };
         this.#tell({ type: "opened" });
         return;
@@ -192,6 +197,12 @@ class World {
         return;
       case "sweep-tell":
         if (connection?.sweep) this.#tell(connection.sweep);
+        return;
+      case "stall":
+      case "drain":
+        if (connection === null) return;
+        connection.stalled = what === "stall";
+        this.#tell({ type: connection.stalled ? "stalled" : "drained" });
     }
   }
 
@@ -222,7 +233,10 @@ class World {
   #tell(event: DeliveryEvent): void {
     const connection = this.#connection;
     if (connection === null) return;
-    for (const effect of this.#deliver(connection.delivery, event)) this.#do(connection, effect);
+    for (const effect of this.#deliver(connection.delivery, event)) {
+      if (connection.stalled) checkHeldBack(event, effect);
+      this.#do(connection, effect);
+    }
   }
 
   #do(connection: Connection, effect: DeliveryEffect): void {
@@ -269,6 +283,15 @@ class World {
     const row = this.#rows[seq - 1];
     if (row === undefined) throw new Broken("there is no such item");
     return row;
+  }
+}
+
+/** Nothing is sent to a stalled client but the rows of the read that was out before. */
+function checkHeldBack(event: DeliveryEvent, effect: DeliveryEffect): void {
+  if (effect.type === "read") throw new Broken("a read for a client that takes nothing");
+  const asked = event.type === "page" ? event.items.map(({ seq }) => seq) : [];
+  if (effect.type === "send" && effect.items.some(({ seq }) => !asked.includes(seq))) {
+    throw new Broken("sent to a client that takes nothing");
   }
 }
 
@@ -384,6 +407,29 @@ const mutants: [name: string, machine: Deliver][] = [
       const effects = deliver(state, event);
       const more = event.type === "swept" && state.reading && effects.length === 0;
       return more ? [{ type: "read", afterSeq: state.lastSent, limit: 1, bytesMax: 1 }] : effects;
+    },
+  ],
+  [
+    "does not hold back a client that takes nothing",
+    (state, event) => (event.type === "stalled" ? [] : deliver(state, event)),
+  ],
+  [
+    "forgets to go on when the client takes again",
+    (state, event) => {
+      if (event.type !== "drained") return deliver(state, event);
+      const reads = deliver(state, event);
+      state.reading ||= reads.length > 0;
+      return [];
+    },
+  ],
+  [
+    "sends what was handed over during a read to a client that takes nothing",
+    (state, event) => {
+      const stalled = state.stalled;
+      if (event.type === "page" && state.held.length > 0) state.stalled = false;
+      const effects = deliver(state, event);
+      state.stalled = stalled;
+      return effects;
     },
   ],
   [
@@ -505,4 +551,22 @@ test("after its close a connection does nothing", () => {
   deliver(state, { type: "closed" });
   expect(deliver(state, { type: "page", items: [item(1)], lastSeq: 1, end: true })).toEqual([]);
   expect(deliver(state, { type: "handed-over", item: item(1) })).toEqual([]);
+});
+
+test("a connection that closes names the item it was sent first, while that waits for its answer and no other", () => {
+  const closing = { type: "closed" } as const;
+  const first = { type: "unanswered", item: { senderId: "s", itemId: "11" } };
+  const after = (...events: DeliveryEvent[]) => {
+    const state = opened(10);
+    for (const seq of [11, 12, 13]) deliver(state, { type: "handed-over", item: item(seq) });
+    for (const event of events) deliver(state, event);
+    return deliver(state, closing);
+  };
+  expect(after()).toEqual([first]);
+  expect(after({ type: "answered", items: [item(12), item(13)] })).toEqual([first]);
+  expect(after({ type: "answered", items: [item(11)] })).toEqual([]);
+  expect(after({ type: "answered-up-to", seq: 11 })).toEqual([]);
+  expect(after({ type: "swept", lastSeq: 13, gone: [11] })).toEqual([]);
+  expect(after(closing)).toEqual([]);
+  expect(deliver(opened(10), closing)).toEqual([]);
 });

@@ -48,6 +48,9 @@ export type DeliveryEvent =
   | { readonly type: "answered-up-to"; readonly seq: number }
   /** The clock's look at the mailbox: its last seq, and which of the unanswered items are no longer in it. */
   | { readonly type: "swept"; readonly lastSeq: number; readonly gone: readonly number[] }
+  /** The client does not take what it is sent as fast as it is sent: until `drained` only what was asked for already comes on top. */
+  | { readonly type: "stalled" }
+  | { readonly type: "drained" }
   | { readonly type: "closed" };
 
 export interface Page {
@@ -65,7 +68,9 @@ export type DeliveryEffect =
   | { readonly type: "read"; readonly afterSeq: number; readonly limit: number; readonly bytesMax: number }
   | { readonly type: "queue-empty"; readonly lastSeq: number }
   /** What a cumulative answer stands for. */
-  | { readonly type: "acknowledge"; readonly items: readonly StreamItemId[] };
+  | { readonly type: "acknowledge"; readonly items: readonly StreamItemId[] }
+  /** At the end: the item that was sent first still waits for its answer. */
+  | { readonly type: "unanswered"; readonly item: StreamItemId };
 
 /** Belongs to `deliver`; everybody else only looks at it. */
 export interface Delivery {
@@ -79,8 +84,12 @@ export interface Delivery {
   reading: boolean;
   /** The next item does not fit until something unanswered is answered. */
   blocked: boolean;
+  /** The client is behind with taking what was sent. */
+  stalled: boolean;
   closed: boolean;
   queueEmptySent: boolean;
+  /** The seq of the item that was sent first on this connection. */
+  first: number | null;
   /** Sent and unanswered, by seq. */
   readonly window: Map<number, Sent>;
   windowBytes: number;
@@ -103,8 +112,10 @@ export function openDelivery(limits: WindowLimits = WINDOW): Delivery {
     unread: true,
     reading: false,
     blocked: false,
+    stalled: false,
     closed: false,
     queueEmptySent: false,
+    first: null,
     window: new Map(),
     windowBytes: 0,
     seqs: new Map(),
@@ -138,13 +149,24 @@ export function deliver(state: Delivery, event: DeliveryEvent): DeliveryEffect[]
       state.known = Math.max(state.known, event.lastSeq);
       for (const seq of event.gone) forget(state, seq);
       return readIf(state, hasRoom(state));
-    case "closed":
-      state.closed = true;
-      state.held = [];
-      state.window.clear();
-      state.seqs.clear();
+    case "stalled":
+      state.stalled = true;
       return [];
+    case "drained":
+      state.stalled = false;
+      return readIf(state, hasRoom(state));
+    case "closed":
+      return closed(state);
   }
+}
+
+function closed(state: Delivery): DeliveryEffect[] {
+  const first = state.first === null ? undefined : state.window.get(state.first);
+  state.closed = true;
+  state.held = [];
+  state.window.clear();
+  state.seqs.clear();
+  return first === undefined ? [] : [{ type: "unanswered", item: { senderId: first.senderId, itemId: first.itemId } }];
 }
 
 /** The seqs of which a sweep should say whether they are still in the mailbox: none while nothing waits for room. */
@@ -153,14 +175,14 @@ export function sweptSeqs(state: Delivery): number[] {
   return waits && (state.blocked || !hasRoom(state)) ? [...state.window.keys()] : [];
 }
 
-/** The item, when it is the next one and fits; null otherwise. */
+/** The item, when it is the next one and can be sent now; none otherwise. */
 function handOver(state: Delivery, item: MailboxItem): MailboxItem[] {
   if (state.reading) {
     hold(state, item);
     return [];
   }
   state.known = Math.max(state.known, item.seq);
-  if (item.seq !== state.lastSent + 1 || !fits(state, item)) return [];
+  if (item.seq !== state.lastSent + 1 || state.stalled || !fits(state, item)) return [];
   remember(state, item);
   return [item];
 }
@@ -206,7 +228,7 @@ function turnPage(state: Delivery, page: Page): DeliveryEffect[] {
 
 function readIf(state: Delivery, room: boolean): DeliveryEffect[] {
   const more = state.unread || state.known > state.lastSent;
-  if (!more || !room || state.reading || state.blocked) return [];
+  if (!more || !room || state.reading || state.blocked || state.stalled) return [];
   state.reading = true;
   const limit = Math.min(READ_ITEMS_MAX, state.limits.itemsMax - state.window.size);
   const bytesMax = Math.min(READ_BYTES_MAX, state.limits.bytesMax - state.windowBytes);
@@ -233,6 +255,7 @@ function isRoomy(state: Delivery): boolean {
 
 function remember(state: Delivery, item: MailboxItem): void {
   state.lastSent = item.seq;
+  state.first ??= item.seq;
   state.window.set(item.seq, { senderId: item.senderId, itemId: item.itemId, bytes: item.body.length });
   state.windowBytes += item.body.length;
   state.seqs.set(idKey(item), item.seq);

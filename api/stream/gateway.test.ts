@@ -1,100 +1,12 @@
 import { once } from "node:events";
-import { createServer, type Server } from "node:http";
-import type { AddressInfo } from "node:net";
-import { afterEach, expect, test } from "vitest";
+import { expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { encodeEnvelope } from "../../protocol/envelope.ts";
-import type { Identity } from "../../protocol/identity.ts";
 import { makeMessageId } from "../../protocol/message-id.ts";
 import { nodeRandom } from "../../protocol/primitives/node.ts";
 import type { ItemFrame } from "../../protocol/stream-frames.ts";
 import { newIdentity, signed } from "../../tests/signing.ts";
-import { type Client, openClient, pause, until } from "../../tests/stream-client.ts";
-import { World } from "../../tests/stream-world.ts";
-import { Gateway, type GatewayTimes } from "./gateway.ts";
-import { serveStreams } from "./upgrade.ts";
-
-const ends: (() => Promise<unknown>)[] = [];
-
-afterEach(async () => {
-  for (const end of ends.splice(0).reverse()) await end();
-});
-
-interface Place {
-  readonly gateway: Gateway;
-  readonly url: string;
-}
-
-/** A process with a gateway. By default its clocks stand still, so that only what a test is about can happen. */
-async function startGateway(world: World, times: Partial<GatewayTimes> = {}): Promise<Place> {
-  const still = { sweepMs: 60_000, awaySweepMs: 60_000, refreshMs: 60_000, pingMs: 60_000, graceMs: 0 };
-  const gateway = new Gateway(world, { ...still, ...times });
-  const server: Server = createServer((_request, response) => response.end());
-  serveStreams(server, gateway, {
-    findAgents: world.findAgents,
-    nonces: world.nonces,
-    now: world.now,
-    publicAuthority: undefined,
-    onBug: world.onBug,
-  });
-  server.listen(0, "127.0.0.1");
-  await once(server, "listening");
-  ends.push(async () => {
-    await gateway.drain();
-    server.close();
-    expect(world.bugs).toEqual([]);
-  });
-  return { gateway, url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/messaging/stream` };
-}
-
-async function connect({ url }: Place, identity: Identity, options: { autoPong?: boolean } = {}): Promise<Client> {
-  const client = await openClient(url, identity, options);
-  ends.push(async () => client.socket.terminate());
-  return client;
-}
-
-function newWorld(): { world: World; alice: Identity; bob: Identity } {
-  const world = new World();
-  const [alice, bob] = [newIdentity(), newIdentity()];
-  world.register(alice);
-  world.register(bob);
-  return { world, alice, bob };
-}
-
-function envelope(
-  sender: Identity,
-  recipient: Identity,
-  ciphertextBytes = 16,
-): { messageId: string; bytes: Uint8Array } {
-  const timestamp = Date.now();
-  const messageId = makeMessageId(timestamp, nodeRandom);
-  const bytes = encodeEnvelope({
-    messageId,
-    senderId: sender.agentId,
-    recipientId: recipient.agentId,
-    sessionId: new Uint8Array(16),
-    sendCounter: 1,
-    previousCounter: 0,
-    dhPublicKey: new Uint8Array(32),
-    nonce: new Uint8Array(12),
-    ciphertext: new Uint8Array(ciphertextBytes),
-    authTag: new Uint8Array(16),
-    timestamp,
-    flags: 0,
-    initiation: new Uint8Array(0),
-  });
-  return { messageId, bytes };
-}
-
-/** Puts items into the mailbox; who is connected is handed them. */
-function fill(world: World, recipient: Identity, sender: Identity, count: number, body = new Uint8Array(10)): void {
-  for (let i = 0; i < count; i++) {
-    const itemId = makeMessageId(Date.now(), nodeRandom);
-    world.store({ recipientId: recipient.agentId, senderId: sender.agentId, itemId, kind: "message", body });
-  }
-}
-
-const upTo = (last: number, first = 1) => Array.from({ length: last - first + 1 }, (_, index) => first + index);
+import { pause, until } from "../../tests/stream-client.ts";
+import { connect, envelope, fill, newWorld, startGateway, upTo } from "../../tests/stream-stage.ts";
 
 test("an upgrade that is not signed is answered 401 with a problem, one of another path 404", async () => {
   const { world, alice } = newWorld();
@@ -128,6 +40,45 @@ test("a new stream gets everything that waits, hears that the queue is empty, an
   await client.has("item", 203);
   expect(client.seqs).toEqual(upTo(203));
   expect(world.mailbox(bob.agentId).rows).toHaveLength(203);
+});
+
+test("whoever connects needs no more waking, from when its presence is known", async () => {
+  const { world, bob } = newWorld();
+  const place = await startGateway(world);
+  const client = await connect(place, bob);
+  await client.has("queue-empty");
+  expect(world.came).toEqual([[bob.agentId, world.present.get(bob.agentId)?.connectionId]]);
+  expect(world.came[0]?.[1]).toBeDefined();
+});
+
+test("whoever came while Redis was away needs no more waking once it is back, also when it has gone again", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world, { refreshMs: 20, awaySweepMs: 20 });
+  world.redisAway = true;
+  const client = await connect(place, bob);
+  await client.has("queue-empty");
+  await place.gateway.came(alice.agentId);
+  client.socket.close();
+  await until(() => place.gateway.status().sockets === 0);
+  expect(world.came).toEqual([]);
+  world.redisAway = false;
+  await until(() => world.came.length === 2);
+  expect(world.came.map(([agentId]) => agentId).toSorted()).toEqual([alice.agentId, bob.agentId].toSorted());
+  await pause(100);
+  expect([world.came.length, world.bugs]).toEqual([2, []]);
+});
+
+test("whose presence was lost for a while needs no more waking when it is known again", async () => {
+  const { world, bob } = newWorld();
+  const place = await startGateway(world, { refreshMs: 20 });
+  const client = await connect(place, bob);
+  await client.has("queue-empty");
+  await until(() => world.came.length === 1);
+  world.present.clear();
+  await until(() => world.came.length === 2);
+  expect(world.came[1]).toEqual([bob.agentId, world.present.get(bob.agentId)?.connectionId]);
+  await pause(100);
+  expect(world.came).toHaveLength(2);
 });
 
 test("an item is reported delivered when it was written, many in one record", async () => {
@@ -206,6 +157,30 @@ test("a newer stream closes the older one of the same process with 4409 and gets
   expect(newer.seqs).toEqual([1, 2]);
   fill(world, bob, alice, 1);
   await newer.has("item", 3);
+  expect(place.gateway.status().connections).toBe(1);
+});
+
+test("a superseded stream that does not close is no longer the agent's: its process neither refreshes it nor refuses polls", async () => {
+  const { world, bob } = newWorld();
+  const [first, second] = [await startGateway(world, { refreshMs: 20 }), await startGateway(world)];
+  const older = await connect(first, bob);
+  await older.has("queue-empty");
+  older.socket.pause();
+  const newer = await connect(second, bob);
+  await newer.has("queue-empty");
+  newer.socket.close();
+  await until(() => world.present.size === 0);
+  await pause(60);
+  expect(first.gateway.status()).toMatchObject({ connections: 0, sockets: 1 });
+  expect(world.present.size).toBe(0);
+  expect(await first.gateway.hasStream(bob.agentId)).toBe(false);
+});
+
+test("a client that opens stream after stream and reads none leaves no more than one behind", async () => {
+  const { world, bob } = newWorld();
+  const place = await startGateway(world);
+  for (let opened = 1; opened <= 5; opened++) (await connect(place, bob)).socket.pause();
+  await until(() => place.gateway.status().sockets <= 2);
   expect(place.gateway.status().connections).toBe(1);
 });
 
@@ -319,6 +294,26 @@ test("an envelope with another agent's id is refused by name, and nothing of its
   });
   expect(world.appended).toEqual([]);
   client.send({ type: "send", batch: 2, envelopes: [envelope(alice, bob).bytes] });
+  await client.has("accepted");
+});
+
+test("an envelope to who has blocked its sender is refused by name and rule, and nothing of its batch is appended", async () => {
+  const { world, alice, bob } = newWorld();
+  const client = await connect(await startGateway(world), alice);
+  const refused = envelope(alice, bob);
+  world.policies.listed.add(`${bob.agentId} block ${alice.agentId}`);
+  client.send({ type: "send", batch: 1, envelopes: [envelope(alice, alice).bytes, refused.bytes] });
+  await client.has("rejected");
+  expect(client.frames.find(({ type }) => type === "rejected")).toMatchObject({
+    batch: 1,
+    problem: {
+      ...{ code: "not-allowed", status: 403, rule: "blocked" },
+      errors: [{ pointer: "/envelopes/1/recipient_id", message_id: refused.messageId, rule: "blocked" }],
+    },
+  });
+  expect(world.appended).toEqual([]);
+  world.policies.listed.clear();
+  client.send({ type: "send", batch: 2, envelopes: [refused.bytes] });
   await client.has("accepted");
 });
 
@@ -521,6 +516,28 @@ test("a client that answers without reading is held back, and loses nothing when
   expect(client.seqs).toEqual(upTo(bodies));
 });
 
+test("a client that does not read, whose mail is answered by another door, is held back as well", async () => {
+  const { world, alice, bob } = newWorld();
+  fill(world, bob, alice, 1_000, new Uint8Array(60_000));
+  const client = await connect(await startGateway(world, { sweepMs: 5 }), bob);
+  client.socket.pause();
+  const { rows } = world.mailbox(bob.agentId);
+  const sent = () => world.lastSent.get(bob.agentId) ?? 0;
+  for (let round = 0; round < 100; round++) {
+    while ((rows[0]?.seq ?? Number.POSITIVE_INFINITY) <= sent()) rows.shift();
+    await pause(5);
+  }
+  // What the gateway holds, and what two sockets on one machine swallow.
+  expect(world.bytesRead).toBeLessThan(30_000_000);
+  client.socket.resume();
+  const answering = setInterval(() => {
+    while ((rows[0]?.seq ?? Number.POSITIVE_INFINITY) <= (client.seqs.at(-1) ?? 0)) rows.shift();
+  }, 5);
+  await client.has("queue-empty");
+  clearInterval(answering);
+  expect(client.seqs).toEqual(upTo(1_000));
+});
+
 test("answers given while Kafka is away arrive when it is back", async () => {
   const { world, alice, bob } = newWorld();
   fill(world, bob, alice, 5);
@@ -537,12 +554,25 @@ test("answers given while Kafka is away arrive when it is back", async () => {
 
 test("a suspended agent's stream is closed with 4401", async () => {
   const { world, bob, alice } = newWorld();
-  const place = await startGateway(world, { pingMs: 40 });
+  const place = await startGateway(world, { standingMs: 20 });
   const [client, other] = [await connect(place, bob), await connect(place, alice)];
   world.suspend(bob.agentId);
   expect(await client.closed).toBe(4401);
   expect(client.frames.at(-1)).toMatchObject({ type: "problem", problem: { code: "agent-suspended" } });
   expect(other.socket.readyState).toBe(WebSocket.OPEN);
+});
+
+test("an agent that was suspended after its signature was checked is sent nothing, and takes nobody's place", async () => {
+  const { world, bob, alice } = newWorld();
+  fill(world, bob, alice, 1);
+  // As the API does, which remembers agents for some seconds.
+  const remembered = new Map(world.agents);
+  Object.assign(world, { findAgents: async () => remembered });
+  world.suspend(bob.agentId);
+  const client = await connect(await startGateway(world), bob);
+  expect(await client.closed).toBe(4401);
+  expect(client.frames.map(({ type }) => type)).toEqual(["problem"]);
+  expect(world.present.size).toBe(0);
 });
 
 test("a client that gives no sign of life is cut off, one that answers pings is not", async () => {
@@ -557,7 +587,7 @@ test("a client that gives no sign of life is cut off, one that answers pings is 
 
 test("a draining gateway says goodbye, closes after the grace with 1012, and takes nobody new", async () => {
   const { world, alice, bob } = newWorld();
-  const place = await startGateway(world, { graceMs: 60 });
+  const place = await startGateway(world, { graceMs: 1_500 });
   const [stays, leaves] = [await connect(place, alice), await connect(place, bob)];
   await stays.has("queue-empty");
   const drained = place.gateway.drain();
@@ -573,6 +603,27 @@ test("a draining gateway says goodbye, closes after the grace with 1012, and tak
   expect(await stays.closed).toBe(1012);
   await drained;
   expect(world.present.size).toBe(0);
+});
+
+test("whose mailbox has something to hand out again is asked to connect anew, and closed after the grace; nobody else is", async () => {
+  const { world, alice, bob } = newWorld();
+  const place = await startGateway(world, { graceMs: 50 });
+  fill(world, bob, alice, 1);
+  const [quiet, asked] = [await connect(place, alice), await connect(place, bob)];
+  await quiet.has("queue-empty");
+  await asked.has("queue-empty");
+  world.listeners.get(place.gateway.id)?.onEntries([
+    { type: "reconnect", agentId: bob.agentId },
+    { type: "reconnect", agentId: "nobody" },
+  ]);
+  await asked.has("goaway");
+  expect(asked.frames.at(-1)).toEqual({ type: "goaway", reason: "retry" });
+  expect(await asked.closed).toBe(1012);
+  const again = await connect(place, bob);
+  await again.has("queue-empty");
+  expect(again.seqs).toEqual([1]);
+  expect(quiet.frames.some(({ type }) => type === "goaway")).toBe(false);
+  expect(quiet.socket.readyState).toBe(WebSocket.OPEN);
 });
 
 test("a poll learns of a stream here or elsewhere, and only of a stream", async () => {

@@ -6,19 +6,26 @@
  * then items come later, none is lost. Nothing here is needed after a crash: every new connection starts with every waiting row.
  */
 import { randomUUID } from "node:crypto";
-import type { WebSocket } from "ws";
 import { Unavailable } from "../../protocol/refusal.ts";
-import { CLOSE_SUPERSEDED } from "../../protocol/stream-frames.ts";
+import { CLOSE_SUPERSEDED, type StreamItemId } from "../../protocol/stream-frames.ts";
 import type { HandoverDoor, HandoverEntry, Subscription } from "../../store/handover.ts";
 import type { AgentPresence, PresenceDoor } from "../../store/presence.ts";
+import { unlessAway } from "../../store/redis.ts";
 import type { SweepAnswer, SweepQuestion } from "../../store/sweep.ts";
-import type { SendDeps } from "../operations/send.ts";
-import { Connection, type ConnectionDeps } from "./connection.ts";
+import type { Caller } from "../auth.ts";
+import { type ReportUnansweredDeps, reportUnanswered } from "../operations/report-unanswered.ts";
+import { type Fall, findFallen, type StandingDeps } from "../standing.ts";
+import { Arrivals } from "./arrivals.ts";
+import { atMost } from "./at-most.ts";
+import { type Attach, Connection, type ConnectionDeps } from "./connection.ts";
+import { Polls } from "./polls.ts";
 import { Reporter, type ReporterDeps } from "./reporter.ts";
 
-export interface GatewayDeps extends SendDeps, ReporterDeps {
+export interface GatewayDeps extends ReporterDeps, ReportUnansweredDeps, StandingDeps {
   readonly presence: PresenceDoor;
   readonly handover: HandoverDoor;
+  /** The agents are here: they need no more waking for what waited. Throws `Unavailable`. */
+  readonly endWakes: (agentIds: readonly string[]) => Promise<void>;
   /** `store/mailbox.ts`. Throws `Unavailable`. */
   readonly readMailbox: ConnectionDeps["readMailbox"];
   /** `store/sweep.ts`. Throws `Unavailable`. */
@@ -33,13 +40,22 @@ export interface GatewayTimes {
   readonly awaySweepMs: number;
   /** A third of the presence's life: two refreshes may be lost. */
   readonly refreshMs: number;
+  /** Between looks at who is not allowed any more. With a connection that begins just after one it is still below the 5 s that are promised. */
+  readonly standingMs: number;
   /** Below the 60 s after which proxies cut off what is silent, with one ping lost. */
   readonly pingMs: number;
   /** From GOAWAY to the close: enough for a client to finish its calls and connect elsewhere. */
   readonly graceMs: number;
 }
 
-const TIMES: GatewayTimes = { sweepMs: 1_000, awaySweepMs: 250, refreshMs: 2_000, pingMs: 20_000, graceMs: 5_000 };
+const TIMES: GatewayTimes = {
+  sweepMs: 1_000,
+  awaySweepMs: 250,
+  refreshMs: 2_000,
+  standingMs: 2_000,
+  pingMs: 20_000,
+  graceMs: 5_000,
+};
 
 /** Some 100 KB each with sockets and buffers when they are quiet. More than a process of 4 GB should hold. */
 const CONNECTIONS_MAX = 20_000;
@@ -50,9 +66,6 @@ const READS_AT_ONCE_MAX = 4;
 /** Questions of one sweep statement. */
 const SWEEP_QUESTIONS_MAX = 1_000;
 
-/** A poll that waits reads again after this, as a stream is swept. */
-const POLL_WAIT_MS_MAX = 1_000;
-
 /** How long a drain waits for closing handshakes and for Kafka to take the last answers. */
 const FAREWELL_MS_MAX = 2_000;
 
@@ -60,7 +73,6 @@ const FAREWELL_MS_MAX = 2_000;
 const CLOSE_RESTART = 1012;
 
 const STREAM_PREFIX = "stream-";
-const POLL_PREFIX = "poll-";
 
 export class Gateway {
   /** New with every start: nobody hands over to a gateway that is gone. */
@@ -73,25 +85,32 @@ export class Gateway {
   readonly #connections = new Map<string, Connection>();
   /** Everyone whose socket is not closed yet, superseded ones included. */
   readonly #open = new Set<Connection>();
-  readonly #polls = new Map<string, Set<() => void>>();
+  /** Of each agent the superseded one that is not closed yet. */
+  readonly #leaving = new Map<string, Connection>();
+  readonly #polls: Polls;
+  readonly #arrivals: Arrivals;
   readonly #subscription: Subscription;
   readonly #refreshing: NodeJS.Timeout;
   readonly #pinging: NodeJS.Timeout;
+  readonly #standing: NodeJS.Timeout;
   #sweeping: NodeJS.Timeout | undefined;
   #sweepUnderWay = false;
   #sweepAgain = false;
   #connectionCount = 0;
   #draining = false;
 
-  /** Subscribes and starts its clocks; `drain` ends them. */
-  constructor(deps: GatewayDeps, times: Partial<GatewayTimes> = {}) {
+  /** Subscribes and starts its clocks; `drain` ends them. `reportsMax`: see reporter.ts. */
+  constructor(deps: GatewayDeps, times: Partial<GatewayTimes> = {}, reportsMax?: number) {
     this.#deps = deps;
     this.#times = { ...TIMES, ...times };
-    this.#reporter = new Reporter(deps);
+    this.#reporter = new Reporter(deps, reportsMax);
+    this.#polls = new Polls(this.id, deps.presence);
+    this.#arrivals = new Arrivals(deps.endWakes);
     this.#connectionDeps = {
-      send: deps,
+      now: deps.now,
       reporter: this.#reporter,
       readMailbox: atMost(READS_AT_ONCE_MAX, deps.readMailbox),
+      onUnanswered: (agentId, item) => void reportUnanswered(deps, agentId, item).catch(deps.onBug),
       onBug: deps.onBug,
       onClosed: (connection) => this.#onClosed(connection),
     };
@@ -99,15 +118,27 @@ export class Gateway {
       onEntries: (entries) => this.#onEntries(entries),
       onGap: () => this.#onGap(),
     });
-    this.#refreshing = setInterval(() => this.#refresh().catch(this.#deps.onBug), this.#times.refreshMs);
-    this.#pinging = setInterval(() => this.#beat().catch(this.#deps.onBug), this.#times.pingMs);
+    this.#refreshing = setInterval(() => {
+      for (const agentId of this.#reporter.takeUnheard()) this.#sendAway(this.#connections.get(agentId));
+      this.#refresh().catch(this.#deps.onBug);
+    }, this.#times.refreshMs);
+    this.#standing = setInterval(() => this.#expelInactive().catch(this.#deps.onBug), this.#times.standingMs);
+    this.#pinging = setInterval(() => {
+      for (const connection of this.#open) connection.beat();
+    }, this.#times.pingMs);
     this.#sweepLater();
   }
 
-  /** Open streams, and answers that were lost in a long outage of Kafka. */
-  status(): { readonly connections: number; readonly answersDropped: number; readonly listening: boolean } {
+  /** Open streams, sockets that are not closed yet, and answers that were lost in a long outage of Kafka. */
+  status(): {
+    readonly connections: number;
+    readonly sockets: number;
+    readonly answersDropped: number;
+    readonly listening: boolean;
+  } {
     return {
       connections: this.#connections.size,
+      sockets: this.#open.size,
       answersDropped: this.#reporter.dropped,
       listening: this.#subscription.listening(),
     };
@@ -118,58 +149,42 @@ export class Gateway {
     return !this.#draining && this.#open.size < CONNECTIONS_MAX;
   }
 
-  /** Takes over an upgraded socket of this agent. An older stream of the agent is closed, wherever it is. */
-  accept(socket: WebSocket, agentId: string): void {
-    const connection = new Connection(
-      socket,
-      agentId,
-      `${STREAM_PREFIX}${++this.#connectionCount}`,
-      this.#connectionDeps,
-    );
+  /** Takes over a connection of this agent, by whatever door. An older one of the agent is closed, wherever it is. */
+  accept(caller: Caller, attach: Attach): void {
+    const { agentId } = caller;
+    const id = `${STREAM_PREFIX}${++this.#connectionCount}`;
+    const connection = new Connection(caller, id, this.#connectionDeps, attach);
     this.#open.add(connection);
     if (this.#draining) {
       connection.close(CLOSE_RESTART, "going away");
       return;
     }
     const older = this.#connections.get(agentId);
+    if (older !== undefined) this.#supersede(older);
     this.#connections.set(agentId, connection);
-    older?.close(CLOSE_SUPERSEDED, "superseded");
     this.#announce(connection).catch(this.#deps.onBug);
   }
 
   /** Whether the agent has an open stream, here or elsewhere; false while that cannot be known. */
   async hasStream(agentId: string): Promise<boolean> {
     if (this.#connections.has(agentId)) return true;
-    const holders = await orIfAway(this.#deps.presence.lookup([agentId]), new Map<string, AgentPresence>());
-    return holders.get(agentId)?.connectionId.startsWith(STREAM_PREFIX) === true;
+    const holders = await unlessAway(this.#deps.presence.lookup([agentId]));
+    return holders?.get(agentId)?.connectionId.startsWith(STREAM_PREFIX) === true;
   }
 
-  /**
-   * For a poll: resolves when there may be mail for the agent, when the signal aborts, after `ms`, or for nothing. Sets presence while it
-   * waits, unless a stream or another poll has it.
-   */
-  async waitForMail(agentId: string, signal: AbortSignal, ms: number): Promise<void> {
-    if (signal.aborted) return;
-    const held: AgentPresence = {
-      agentId,
-      gatewayId: this.id,
-      connectionId: `${POLL_PREFIX}${++this.#connectionCount}`,
-    };
-    const polls = this.#polls.get(agentId) ?? new Set();
-    this.#polls.set(agentId, polls);
-    const { promise, resolve } = Promise.withResolvers<void>();
-    polls.add(resolve);
-    const timer = setTimeout(resolve, Math.min(ms, POLL_WAIT_MS_MAX));
-    const abort = () => resolve();
-    signal.addEventListener("abort", abort, { once: true });
-    const claimed = orIfAway(this.#deps.presence.claimFree(agentId, held), null);
-    await promise;
-    clearTimeout(timer);
-    signal.removeEventListener("abort", abort);
-    polls.delete(resolve);
-    if (polls.size === 0) this.#polls.delete(agentId);
-    await claimed;
-    await orIfAway(this.#deps.presence.release([held]), undefined);
+  /** The agent has answered these over HTTP: its stream, if it is here, has room at once and not only at the sweep. */
+  answered(agentId: string, items: readonly StreamItemId[]): void {
+    this.#connections.get(agentId)?.deliver({ type: "answered", items });
+  }
+
+  /** The agent is here, if only with a call: its wakes end, now or when Redis is back. */
+  came(agentId: string): Promise<void> {
+    return this.#arrivals.add([agentId]);
+  }
+
+  /** For a poll: resolves when there may be mail for the agent, when the signal aborts, after `ms`, or for nothing. */
+  waitForMail(agentId: string, signal: AbortSignal, ms: number): Promise<void> {
+    return this.#polls.wait(agentId, signal, ms);
   }
 
   /**
@@ -185,11 +200,12 @@ export class Gateway {
     await this.#closedWithin(FAREWELL_MS_MAX);
     for (const connection of this.#open) connection.terminate();
     clearInterval(this.#refreshing);
+    clearInterval(this.#standing);
     clearInterval(this.#pinging);
     clearTimeout(this.#sweeping);
-    for (const polls of this.#polls.values()) for (const resolve of polls) resolve();
+    this.#polls.wakeAll();
     // Each close releases its own, too; whoever waits for us closes Redis next.
-    await orIfAway(this.#deps.presence.release(held), undefined);
+    await unlessAway(this.#deps.presence.release(held));
     const late = Promise.withResolvers<void>();
     const timer = setTimeout(late.resolve, FAREWELL_MS_MAX);
     await Promise.race([this.#reporter.close(), late.promise]);
@@ -203,23 +219,65 @@ export class Gateway {
   }
 
   async #announce(connection: Connection): Promise<void> {
-    const before = await orIfAway(this.#deps.presence.claim(connection.agentId, this.#presenceOf(connection)), null);
+    // Whoever checked the signature may have remembered the agent for some seconds.
+    await this.#expelFallen([connection]);
+    if (connection.isClosed()) return;
+    const before = await unlessAway(this.#deps.presence.claim(connection.agentId, this.#presenceOf(connection)));
+    // Behind the presence: whoever claims a wake asks for that afterwards (consumers/push/waking.ts).
+    this.#arrivals.add([connection.agentId]).catch(this.#deps.onBug);
     connection.open();
     if (before === null || before.gatewayId === this.id || !before.connectionId.startsWith(STREAM_PREFIX)) return;
     const { agentId } = connection;
     const { connectionId } = before;
     // Lost, the older gateway finds out at its next refresh.
-    await orIfAway(this.#deps.handover.publish(before.gatewayId, [{ type: "superseded", agentId, connectionId }]), 0);
+    await unlessAway(this.#deps.handover.publish(before.gatewayId, [{ type: "superseded", agentId, connectionId }]));
   }
 
   #presenceOf({ agentId, id }: Connection): AgentPresence {
     return { agentId, gatewayId: this.id, connectionId: id };
   }
 
+  /** Its presence is left to the newer one, so that in between nobody counts as offline. */
+  #supersede(older: Connection): void {
+    this.#letGo(older);
+    older.close(CLOSE_SUPERSEDED, "superseded");
+  }
+
+  #expel(connection: Connection, why: Fall): void {
+    this.#letGo(connection);
+    this.#release(connection);
+    connection.expel(why);
+  }
+
+  /** The client is asked to connect again, and made to after the grace: a new connection begins with everything that waits. */
+  #sendAway(connection: Connection | undefined): void {
+    if (connection === undefined) return;
+    connection.goAway("retry");
+    setTimeout(() => connection.close(CLOSE_RESTART, "going away"), this.#times.graceMs).unref();
+  }
+
+  /**
+   * From now on it is not the agent's connection, however long it takes to close. A client that does not read its close would leave one
+   * behind with each new connection: only the last may take its time.
+   */
+  #letGo(connection: Connection): void {
+    const { agentId } = connection;
+    if (this.#connections.get(agentId) === connection) this.#connections.delete(agentId);
+    const leaving = this.#leaving.get(agentId);
+    if (leaving !== connection) leaving?.terminate();
+    this.#leaving.set(agentId, connection);
+  }
+
   #onClosed(connection: Connection): void {
     this.#open.delete(connection);
-    if (this.#connections.get(connection.agentId) === connection) this.#connections.delete(connection.agentId);
-    void orIfAway(this.#deps.presence.release([this.#presenceOf(connection)]), undefined);
+    if (this.#leaving.get(connection.agentId) === connection) this.#leaving.delete(connection.agentId);
+    if (this.#connections.get(connection.agentId) !== connection) return;
+    this.#connections.delete(connection.agentId);
+    this.#release(connection);
+  }
+
+  #release(connection: Connection): void {
+    void unlessAway(this.#deps.presence.release([this.#presenceOf(connection)]));
   }
 
   #onEntries(entries: readonly HandoverEntry[]): void {
@@ -227,13 +285,16 @@ export class Gateway {
       const connection = this.#connections.get(entry.agentId);
       if (entry.type === "item") {
         connection?.deliver({ type: "handed-over", item: entry });
-        for (const resolve of this.#polls.get(entry.agentId) ?? []) resolve();
+        this.#polls.wake(entry.agentId);
       } else if (entry.type === "receipt") {
         connection?.receipt(entry);
       } else if (entry.type === "notice") {
         connection?.notice(entry.kind);
+      } else if (entry.type === "reconnect") {
+        this.#sendAway(connection);
+        this.#polls.wake(entry.agentId);
       } else if (connection?.id === entry.connectionId) {
-        connection.close(CLOSE_SUPERSEDED, "superseded");
+        this.#supersede(connection);
       }
     }
   }
@@ -246,32 +307,35 @@ export class Gateway {
 
   async #refresh(): Promise<void> {
     const held = [...this.#connections.values()].map((connection) => this.#presenceOf(connection));
-    if (held.length === 0) return;
-    const lost = await orIfAway(this.#deps.presence.refresh(held), []);
+    const refreshed = await unlessAway(this.#deps.presence.refresh(held));
+    if (refreshed === null) return;
+    const { lost, regained } = refreshed;
+    // Those that counted as offline may have been woken meanwhile.
+    await this.#arrivals.add(regained.map(({ agentId }) => agentId));
     if (lost.length === 0) return;
-    const agentIds = lost.map(({ agentId }) => agentId);
-    const holders = await orIfAway(this.#deps.presence.lookup(agentIds), new Map<string, AgentPresence>());
+    const holders = await unlessAway(this.#deps.presence.lookup(lost.map(({ agentId }) => agentId)));
     for (const { agentId, connectionId } of lost) {
       const connection = this.#connections.get(agentId);
-      const holder = holders.get(agentId);
+      const holder = holders?.get(agentId);
       if (connection?.id !== connectionId || holder === undefined) continue;
       const isNewerStream = holder.gatewayId !== this.id && holder.connectionId.startsWith(STREAM_PREFIX);
-      if (isNewerStream) connection.close(CLOSE_SUPERSEDED, "superseded");
+      if (isNewerStream) this.#supersede(connection);
       // A poll took the place of a presence that had run out, or an older connection of our own that is gone.
-      else await orIfAway(this.#deps.presence.claim(agentId, this.#presenceOf(connection)), null);
+      else await unlessAway(this.#deps.presence.claim(agentId, this.#presenceOf(connection)));
     }
   }
 
-  /** Pings everybody, and sends away who is not allowed any more: a signature is checked once, at the connect. */
-  async #beat(): Promise<void> {
-    for (const connection of this.#open) connection.beat();
+  /** Sends away who is not allowed any more: a signature is checked once, at the connect. */
+  async #expelInactive(): Promise<void> {
     for (const connections of slices([...this.#connections.values()], SWEEP_QUESTIONS_MAX)) {
-      const agents = await orIfAway(this.#deps.findAgents(connections.map(({ agentId }) => agentId)), null);
-      if (agents === null) return;
-      for (const connection of connections) {
-        if (agents.get(connection.agentId)?.status !== "active") connection.expel();
-      }
+      await this.#expelFallen(connections);
     }
+  }
+
+  /** While it cannot be known, the mailbox cannot be read either; the next look comes soon. */
+  async #expelFallen(connections: readonly Connection[]): Promise<void> {
+    const fallen = await unlessAway(findFallen(this.#deps, connections));
+    for (const [connection, why] of fallen ?? []) this.#expel(connection, why);
   }
 
   #sweepLater(): void {
@@ -311,37 +375,6 @@ export class Gateway {
       connection.deliver({ type: "swept", lastSeq, gone: answer?.gone ?? [] });
     });
   }
-}
-
-/** What Redis would have said, or this while it is away. */
-async function orIfAway<Value>(asked: Promise<Value>, otherwise: Value): Promise<Value> {
-  try {
-    return await asked;
-  } catch (error) {
-    if (error instanceof Unavailable) return otherwise;
-    throw error;
-  }
-}
-
-/** The function, at most so many times at once; who comes first is served first. */
-function atMost<Arguments extends unknown[], Result>(
-  max: number,
-  work: (...args: Arguments) => Promise<Result>,
-): (...args: Arguments) => Promise<Result> {
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  return async (...args) => {
-    if (running >= max) await new Promise<void>((resolve) => waiting.push(resolve));
-    else running++;
-    try {
-      return await work(...args);
-    } finally {
-      // The place goes to the next one without being free in between.
-      const next = waiting.shift();
-      if (next === undefined) running--;
-      else next();
-    }
-  };
 }
 
 function slices<Item>(items: readonly Item[], size: number): Item[][] {

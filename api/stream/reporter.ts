@@ -1,46 +1,59 @@
 /**
  * What streams say about items on their way to Kafka: written to the client, acknowledged, refused.
  *
- * Promise: reports leave within a few milliseconds, many in one record. While Kafka is away answers wait here and are tried again, in
- * bounded memory; beyond it, and at the end of the process, they are lost. A lost answer costs the client the item once more on its
- * next connection, never a message; a lost report of delivery costs nothing, as the answer implies it.
+ * Promise: reports leave within a few milliseconds, many in one record. What is said of an agent's items reaches Kafka in the order in which it was said,
+ * deliveries and answers in one row: one append of them is under way at a time. While Kafka is away they wait here and are tried again, in bounded memory;
+ * beyond it, and at the end of the process, they are lost. A lost answer costs the client the item once more on its next connection, which the gateway sees to, never
+ * a message; a lost report of delivery costs nothing, as the answer implies it, and whoever made it makes no more (docs/decisions/0043-the-order-of-deliveries.md).
  */
 
 import { Unavailable } from "../../protocol/refusal.ts";
 import type { StreamItemId } from "../../protocol/stream-frames.ts";
-import { type AcknowledgeDeps, type Answer, acknowledge } from "../operations/acknowledge.ts";
-import { type ReportDeliveredDeps, reportDelivered } from "../operations/report-delivered.ts";
+import type { ReceiptItem } from "../../schemas/values.ts";
+import { RECEIPT_ITEMS_MAX, receiptEvents } from "../../streams/receipt-events.ts";
+import { type AcknowledgeDeps, type Answer, answerItems } from "../operations/acknowledge.ts";
+import { API_SOURCE } from "../operations/events.ts";
+import { deliveredItems } from "../operations/report-delivered.ts";
 
-/** One record's worth (architecture: ≤ 256 items a record). */
-const REPORT_ITEMS_MAX = 256;
+/** Of one append. Four records, as a call over HTTP may have: an agent that is given and answers thousands of items a second is not held up by Kafka's answers. */
+const APPEND_ITEMS_MAX = 4 * RECEIPT_ITEMS_MAX;
 
 /** Longer delays what senders see; shorter makes more records of the same reports. */
 const LINGER_MS = 25;
 
 /** Waiting and under way, of all streams together; some 200 bytes each. A tenth of it is a second of a busy process. */
-const ITEMS_MAX = 50_000;
+const ITEMS_MAX = 100_000;
+
+/** The part of them that deliveries may take: there is always as much room again for answers, of which a lost one costs more. */
+const DELIVERIES_PART_MAX = 1 / 2;
 
 const RETRY_MS_MIN = 250;
 const RETRY_MS_MAX = 5_000;
 
-export interface ReporterDeps extends AcknowledgeDeps, ReportDeliveredDeps {
+export interface ReporterDeps extends AcknowledgeDeps {
   /** A failure that is no outage: a bug of ours. */
   readonly onBug: (error: unknown) => void;
 }
 
-interface Pending {
-  answers: Answer[];
-  delivered: StreamItemId[];
+/** What one agent's streams have to say. */
+interface Reports {
+  /** In the order in which it was said. */
+  readonly items: ReceiptItem[];
+  /** An append is under way, or is to be tried again: the others wait behind it. */
+  isAppending: boolean;
 }
 
 export class Reporter {
   readonly #deps: ReporterDeps;
   readonly #itemsMax: number;
-  #pending = new Map<string, Pending>();
-  /** Answers that Kafka did not take, by agent. */
-  #failed: { agentId: string; answers: Answer[] }[] = [];
+  /** By agent; none that has nothing to say. */
+  readonly #reports = new Map<string, Reports>();
+  /** Those of which Kafka did not take some. */
+  #failed: Reports[] = [];
   #held = 0;
   #dropped = 0;
+  /** Agents of whom answers were lost: at most those that were connected during an outage. */
+  readonly #unheard = new Set<string>();
   #linger: NodeJS.Timeout | undefined;
   #retry: NodeJS.Timeout | undefined;
   #retryMs = RETRY_MS_MIN;
@@ -56,106 +69,106 @@ export class Reporter {
     return this.#dropped;
   }
 
-  delivered(agentId: string, items: readonly StreamItemId[]): void {
-    if (this.#held + items.length > this.#itemsMax) return;
-    const pending = this.#pendingOf(agentId, items.length);
-    for (const item of items) pending.delivered.push(item);
-    this.#schedule(agentId, pending);
+  /** Whether it will be told. Where it will not, nothing may be told of what the same stream is given later: it would come before this. */
+  delivered(agentId: string, items: readonly StreamItemId[]): boolean {
+    if (this.#held + items.length > this.#itemsMax * DELIVERIES_PART_MAX) {
+      this.#deps.counted("delivery_reports_lost", items.length);
+      return false;
+    }
+    this.#add(agentId, deliveredItems(items, this.#deps.now(), "stream"));
+    return true;
   }
 
   answered(agentId: string, answers: readonly Answer[]): void {
     if (this.#held + answers.length > this.#itemsMax) {
       this.#dropped += answers.length;
+      this.#unheard.add(agentId);
       return;
     }
-    const pending = this.#pendingOf(agentId, answers.length);
-    for (const answer of answers) pending.answers.push(answer);
-    this.#schedule(agentId, pending);
+    this.#add(agentId, answerItems(answers, this.#deps.now(), "stream"));
+  }
+
+  /** Of whom answers were lost, once there is room for new ones; each agent is told once. Their items wait, and nothing else would bring them to an open stream again. */
+  takeUnheard(): readonly string[] {
+    if (this.#failed.length > 0 || this.#held > this.#itemsMax * DELIVERIES_PART_MAX) return [];
+    const unheard = [...this.#unheard];
+    this.#unheard.clear();
+    return unheard;
   }
 
   /** Sends what waits, tries once more what failed, and is done with it either way. */
   async close(): Promise<void> {
+    this.#retryFailed();
+    while (this.#underWay.size > 0) {
+      await Promise.all(this.#underWay);
+      this.#flush();
+    }
     clearTimeout(this.#retry);
     this.#retry = undefined;
-    this.#retryFailed();
-    while (this.#underWay.size > 0) await Promise.all(this.#underWay);
-    clearTimeout(this.#retry);
-    clearTimeout(this.#linger);
   }
 
-  #pendingOf(agentId: string, added: number): Pending {
-    this.#held += added;
-    let pending = this.#pending.get(agentId);
-    if (pending === undefined) {
-      pending = { answers: [], delivered: [] };
-      this.#pending.set(agentId, pending);
+  #add(agentId: string, items: readonly ReceiptItem[]): void {
+    this.#held += items.length;
+    let reports = this.#reports.get(agentId);
+    if (reports === undefined) {
+      reports = { items: [], isAppending: false };
+      this.#reports.set(agentId, reports);
     }
-    return pending;
+    for (const item of items) reports.items.push(item);
+    this.#sendOrLinger(agentId, reports);
   }
 
-  #schedule(agentId: string, pending: Pending): void {
-    if (Math.max(pending.answers.length, pending.delivered.length) >= REPORT_ITEMS_MAX) {
-      this.#pending.delete(agentId);
-      this.#send(agentId, pending);
-      return;
-    }
+  #sendOrLinger(agentId: string, reports: Reports): void {
+    if (reports.items.length >= RECEIPT_ITEMS_MAX) this.#send(agentId, reports);
     this.#linger ??= setTimeout(() => this.#flush(), LINGER_MS);
   }
 
   #flush(): void {
     clearTimeout(this.#linger);
     this.#linger = undefined;
-    const pending = this.#pending;
-    this.#pending = new Map();
-    for (const [agentId, reports] of pending) this.#send(agentId, reports);
-  }
-
-  #send(agentId: string, { answers, delivered }: Pending): void {
-    for (const some of slices(delivered)) this.#track(this.#sendDelivered(agentId, some));
-    for (const some of slices(answers)) this.#track(this.#sendAnswers(agentId, some));
-  }
-
-  async #sendDelivered(agentId: string, items: readonly StreamItemId[]): Promise<void> {
-    try {
-      await reportDelivered(this.#deps, agentId, items, "stream");
-    } catch (error) {
-      this.#deps.onBug(error);
-    } finally {
-      this.#held -= items.length;
+    for (const [agentId, reports] of this.#reports) {
+      this.#send(agentId, reports);
+      if (!reports.isAppending) this.#reports.delete(agentId);
     }
   }
 
-  async #sendAnswers(agentId: string, answers: Answer[]): Promise<void> {
+  #send(agentId: string, reports: Reports): void {
+    if (reports.isAppending || reports.items.length === 0) return;
+    reports.isAppending = true;
+    this.#track(this.#append(agentId, reports, reports.items.splice(0, APPEND_ITEMS_MAX)));
+  }
+
+  async #append(agentId: string, reports: Reports, items: readonly ReceiptItem[]): Promise<void> {
+    const { receipts, counted, now, onBug } = this.#deps;
     try {
-      await acknowledge(this.#deps, { agentId }, answers, "stream");
-      this.#held -= answers.length;
+      await receipts.append(receiptEvents(API_SOURCE, agentId, items, now()));
+      counted("answers_accepted", items.filter(({ outcome }) => outcome !== "delivered").length);
       this.#retryMs = RETRY_MS_MIN;
     } catch (error) {
       if (error instanceof Unavailable) {
-        this.#failed.push({ agentId, answers });
-        this.#retryLater();
-      } else {
-        this.#held -= answers.length;
-        this.#deps.onBug(error);
+        reports.items.unshift(...items);
+        this.#retryLater(reports);
+        return;
       }
+      onBug(error);
     }
+    this.#held -= items.length;
+    reports.isAppending = false;
+    this.#sendOrLinger(agentId, reports);
   }
 
-  #retryLater(): void {
+  #retryLater(reports: Reports): void {
+    this.#failed.push(reports);
     if (this.#retry !== undefined) return;
     this.#retry = setTimeout(() => this.#retryFailed(), this.#retryMs);
     this.#retryMs = Math.min(this.#retryMs * 2, RETRY_MS_MAX);
   }
 
-  /** What many small records did not take goes into few. */
   #retryFailed(): void {
+    clearTimeout(this.#retry);
     this.#retry = undefined;
-    const failed = this.#failed;
+    for (const reports of this.#failed) reports.isAppending = false;
     this.#failed = [];
-    for (const { agentId, answers } of failed) {
-      const pending = this.#pendingOf(agentId, 0);
-      for (const answer of answers) pending.answers.push(answer);
-    }
     this.#flush();
   }
 
@@ -163,12 +176,4 @@ export class Reporter {
     const tracked = work.finally(() => this.#underWay.delete(tracked));
     this.#underWay.add(tracked);
   }
-}
-
-function slices<Item>(items: readonly Item[]): Item[][] {
-  const parts: Item[][] = [];
-  for (let start = 0; start < items.length; start += REPORT_ITEMS_MAX) {
-    parts.push(items.slice(start, start + REPORT_ITEMS_MAX));
-  }
-  return parts;
 }

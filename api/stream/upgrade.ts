@@ -9,15 +9,16 @@ import type { Duplex } from "node:stream";
 import { WebSocketServer } from "ws";
 import { Unavailable } from "../../protocol/refusal.ts";
 import { STREAM_MESSAGE_BYTES_MAX } from "../../protocol/stream-frames.ts";
-import { type AuthDeps, authenticate } from "../auth.ts";
-import { ApiRefusal, type Problem, problemOf, RETRY_AFTER_SECONDS } from "../problem.ts";
+import { type AuthDeps, acceptRequest, type Caller, countCall, verifySigner } from "../auth.ts";
+import { atTheFrontDoor, type FrontDoorDeps } from "../front-door.ts";
+import { ApiRefusal, type Problem, problemOf, retryAfterSecondsOf } from "../problem.ts";
 import { requestFacts } from "../request-facts.ts";
 import type { Gateway } from "./gateway.ts";
+import { type WebSocketDeps, WebSocketTransport } from "./web-socket.ts";
 
-export interface UpgradeDeps extends AuthDeps {
+export interface UpgradeDeps extends AuthDeps, FrontDoorDeps, WebSocketDeps {
   /** As for HTTP requests (`requestFacts`). */
   readonly publicAuthority: string | undefined;
-  readonly onBug: (error: unknown) => void;
 }
 
 const STREAM_PATH = "/messaging/stream";
@@ -35,7 +36,10 @@ export function serveStreams(server: Server, gateway: Gateway, deps: UpgradeDeps
     // Until the WebSocket is there nobody else listens, and an error without a listener ends the process.
     socket.on("error", () => socket.destroy());
     admit(request, gateway, deps).then(
-      (agentId) => sockets.handleUpgrade(request, socket, head, (stream) => gateway.accept(stream, agentId)),
+      (caller) =>
+        sockets.handleUpgrade(request, socket, head, (stream) =>
+          gateway.accept(caller, (connection) => new WebSocketTransport(stream, connection, caller, deps)),
+        ),
       (error: unknown) => {
         const problem = problemOf(error, deps.now());
         if (problem.code === "internal") deps.onBug(error);
@@ -45,22 +49,28 @@ export function serveStreams(server: Server, gateway: Gateway, deps: UpgradeDeps
   });
 }
 
-async function admit(request: IncomingMessage, gateway: Gateway, deps: UpgradeDeps): Promise<string> {
+async function admit(request: IncomingMessage, gateway: Gateway, deps: UpgradeDeps): Promise<Caller> {
   if (request.url?.split("?", 1)[0] !== STREAM_PATH) throw new ApiRefusal("not-found");
   // Before the signature's nonce is used up: the client may try the same elsewhere.
   if (!gateway.takes()) throw new Unavailable("service");
-  const { agentId } = await authenticate(deps, requestFacts(request, deps.publicAuthority, null));
-  return agentId;
+  const facts = requestFacts(request, deps.publicAuthority);
+  const { caller } = await atTheFrontDoor(deps, request, "agent", async () => {
+    const signer = await verifySigner(deps, facts);
+    await countCall(deps, signer);
+    return { caller: await acceptRequest(deps, facts, signer, null) };
+  });
+  return caller;
 }
 
 function refuse(socket: Duplex, problem: Problem): void {
   const body = JSON.stringify(problem);
+  const retryAfter = retryAfterSecondsOf(problem);
   const lines = [
     `HTTP/1.1 ${problem.status} Refused`,
     "Content-Type: application/problem+json",
     `Content-Length: ${Buffer.byteLength(body)}`,
     "Connection: close",
-    ...(problem.status === 503 ? [`Retry-After: ${RETRY_AFTER_SECONDS}`] : []),
+    ...(retryAfter === null ? [] : [`Retry-After: ${retryAfter}`]),
   ];
   socket.end(`${lines.join("\r\n")}\r\n\r\n${body}`);
 }

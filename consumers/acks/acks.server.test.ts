@@ -1,82 +1,12 @@
-import fc from "fast-check";
-import { afterAll, beforeAll, expect, test } from "vitest";
-import type {
-  MessageAcknowledged,
-  MessageDelivered,
-  MessageDiscarded,
-  MessageReceipt,
-  Outcome,
-  ReceiptItem,
-} from "../../schemas/values.ts";
+import { expect, test } from "vitest";
+import type { Outcome } from "../../schemas/values.ts";
 import { findMessages } from "../../store/messages.ts";
-import type { Postgres } from "../../store/postgres.ts";
 import type { Arrival } from "../../store/queuing.ts";
-import { messageReceipt } from "../../streams/catalogue.ts";
-import type { Emit, Inbound } from "../../streams/consumer.ts";
-import { inStep, openSampleDatabase, placeAll, sampleAgentId, sampleArrival } from "../../tests/messaging.ts";
-import { acks } from "./acks.ts";
+import { messageAcknowledged, messageDelivered, messageSetAside } from "../../streams/catalogue.ts";
+import { apply, applyEach, ended, receipt, report, useAcks, waiting, words } from "../../tests/acks-stage.ts";
+import { placeAll, sampleAgentId, sampleArrival } from "../../tests/messaging.ts";
 
-let postgres: Postgres;
-beforeAll(async () => {
-  postgres = await openSampleDatabase();
-});
-afterAll(() => postgres.close());
-
-function receipt(offset: number, recipientId: string, items: readonly ReceiptItem[]): Inbound<MessageReceipt> {
-  const value = { recipientId, items };
-  return {
-    topic: messageReceipt,
-    partition: 0,
-    offset,
-    key: recipientId,
-    value,
-    headers: {},
-    timestamp: 1_000 + offset,
-  };
-}
-
-function report(outcome: Outcome, { senderId, itemId }: Arrival, at: number, code: string | null = null): ReceiptItem {
-  return { outcome, senderId, itemId, at, door: at % 2 === 0 ? "http" : "stream", code };
-}
-
-function apply(batch: readonly Inbound<MessageReceipt>[]): Promise<readonly Emit[]> {
-  return inStep(postgres, (tx) => acks.step(batch, tx));
-}
-
-/** One step for each item. */
-async function applyEach(recipientId: string, items: readonly ReceiptItem[]): Promise<readonly Emit[]> {
-  const told: Emit[] = [];
-  for (const [offset, item] of items.entries()) told.push(...(await apply([receipt(offset, recipientId, [item])])));
-  return told;
-}
-
-type Told = Partial<MessageDelivered & MessageAcknowledged & MessageDiscarded>;
-
-/** Short words for what was told, in order. */
-function words(told: readonly Emit[]): string[] {
-  return told.map((emit) => {
-    const value = emit.value("00000000-0000-0000-0000-000000000000") as Told;
-    if (value.code !== undefined) return `${value.code}@${value.discardedAt}`;
-    if (value.acknowledgedAt !== undefined) return `acknowledged@${value.acknowledgedAt}`;
-    return `delivered@${value.deliveredAt}`;
-  });
-}
-
-async function waiting(recipientId: string): Promise<number> {
-  const { rowCount } = await postgres.query({
-    text: "SELECT FROM messaging_queue WHERE recipient_id = $1",
-    values: [recipientId],
-  });
-  return rowCount ?? 0;
-}
-
-async function ended(recipientId: string): Promise<{ items: number; bytes: number }> {
-  const { rows } = await postgres.query<{ items: number; bytes: number }>({
-    text: "SELECT ended_items AS items, ended_bytes AS bytes FROM messaging_mailbox_ends WHERE recipient_id = $1",
-    values: [recipientId],
-  });
-  return rows[0] ?? { items: 0, bytes: 0 };
-}
+const postgres = useAcks();
 
 const table: [law: string, reports: [Outcome, number][], told: string[], status: string][] = [
   ["a delivery is told, and the item waits", [["delivered", 1]], ["delivered@1"], "delivered"],
@@ -185,8 +115,44 @@ const table: [law: string, reports: [Outcome, number][], told: string[], status:
       ["aside", 2],
       ["acknowledged", 3],
     ],
-    ["delivered@3", "acknowledged@3"],
+    ["undeliverable@1", "aside@2", "delivered@3", "acknowledged@3"],
     "acknowledged",
+  ],
+  [
+    "what could not be announced waits as undeliverable, and that is told once",
+    [
+      ["undeliverable", 1],
+      ["undeliverable", 2],
+    ],
+    ["undeliverable@1"],
+    "undeliverable",
+  ],
+  [
+    "a delivery turns what could not be announced",
+    [
+      ["undeliverable", 1],
+      ["delivered", 2],
+    ],
+    ["undeliverable@1", "delivered@2"],
+    "delivered",
+  ],
+  [
+    "what was delivered is not undeliverable",
+    [
+      ["delivered", 1],
+      ["undeliverable", 2],
+    ],
+    ["delivered@1"],
+    "delivered",
+  ],
+  [
+    "what has ended is not undeliverable",
+    [
+      ["evicted", 1],
+      ["undeliverable", 2],
+    ],
+    ["evicted@1"],
+    "evicted",
   ],
 ];
 
@@ -194,16 +160,16 @@ for (const [law, reports, told, status] of table) {
   test(`${law}, in one step or in several`, async () => {
     for (const steps of ["one", "several"]) {
       const message = sampleArrival();
-      await placeAll(postgres, [message]);
+      await placeAll(postgres(), [message]);
       const items = reports.map(([outcome, at]) => report(outcome, message, at));
       const emits =
         steps === "one"
           ? await apply(items.map((item, offset) => receipt(offset, message.recipientId, [item])))
           : await applyEach(message.recipientId, items);
       expect(words(emits)).toEqual(told);
-      const [found] = await findMessages(postgres, [{ senderId: message.senderId, messageId: message.itemId }]);
+      const [found] = await findMessages(postgres(), [{ senderId: message.senderId, messageId: message.itemId }]);
       expect(found?.status).toBe(status);
-      const hasEnded = status !== "delivered";
+      const hasEnded = status !== "delivered" && status !== "undeliverable";
       expect(await waiting(message.recipientId)).toBe(hasEnded ? 0 : 1);
       expect(await ended(message.recipientId)).toEqual(
         hasEnded ? { items: 1, bytes: message.body.length } : { items: 0, bytes: 0 },
@@ -214,7 +180,7 @@ for (const [law, reports, told, status] of table) {
 
 test("delivered and acknowledged carry the message's facts, each with its own door and cause", async () => {
   const message = sampleArrival({ sendCounter: 7, size: 33, custody: "server", acceptedAt: 5 });
-  const [placement] = await placeAll(postgres, [message]);
+  const [placement] = await placeAll(postgres(), [message]);
   if (placement?.outcome !== "stored") throw new Error("the message was not stored");
   const batch = [
     receipt(10, message.recipientId, [report("delivered", message, 1)]),
@@ -245,7 +211,7 @@ test("delivered and acknowledged carry the message's facts, each with its own do
 
 test("a refusal is discarded with the recipient's code as detail", async () => {
   const message = sampleArrival();
-  await placeAll(postgres, [message]);
+  await placeAll(postgres(), [message]);
   const [discarded] = await apply([receipt(3, message.recipientId, [report("refused", message, 4, "auth-failed")])]);
   expect(discarded?.value("some-event")).toEqual({
     eventId: "some-event",
@@ -256,14 +222,16 @@ test("a refusal is discarded with the recipient's code as detail", async () => {
     detail: "auth-failed",
     digest: null,
     discardedAt: 4,
+    seq: 1,
+    size: message.size,
   });
-  const [found] = await findMessages(postgres, [{ senderId: message.senderId, messageId: message.itemId }]);
+  const [found] = await findMessages(postgres(), [{ senderId: message.senderId, messageId: message.itemId }]);
   expect(found).toMatchObject({ status: "refused", code: "auth-failed", endedAt: 4, deliveredAt: null });
 });
 
 test("somebody else's answer changes nothing", async () => {
   const message = sampleArrival();
-  await placeAll(postgres, [message]);
+  await placeAll(postgres(), [message]);
   const other = sampleAgentId();
   expect(
     await apply([receipt(1, other, [report("delivered", message, 1), report("acknowledged", message, 2)])]),
@@ -280,7 +248,7 @@ test("an answer to what was never stored changes nothing", async () => {
 
 test("a retry request ends without a word on the public topics", async () => {
   const retry = sampleArrival({ kind: "retry" });
-  await placeAll(postgres, [retry]);
+  await placeAll(postgres(), [retry]);
   const told = await applyEach(retry.recipientId, [report("delivered", retry, 1), report("acknowledged", retry, 2)]);
   expect(told).toEqual([]);
   expect(await waiting(retry.recipientId)).toBe(0);
@@ -289,14 +257,14 @@ test("a retry request ends without a word on the public topics", async () => {
 
 test("marks are kept: aside in the mailbox, undeliverable with the message, the first of each", async () => {
   const message = sampleArrival();
-  await placeAll(postgres, [message]);
+  await placeAll(postgres(), [message]);
   await applyEach(message.recipientId, [
     report("aside", message, 1),
     report("aside", message, 2),
     report("undeliverable", message, 3),
     report("undeliverable", message, 4),
   ]);
-  const { rows } = await postgres.query({
+  const { rows } = await postgres().query({
     text: `SELECT q.aside_at, m.undeliverable_at, m.outcome FROM messaging_queue q
            JOIN messaging_messages m ON m.sender_id = q.sender_id AND m.message_id = q.item_id WHERE q.recipient_id = $1`,
     values: [message.recipientId],
@@ -304,67 +272,50 @@ test("marks are kept: aside in the mailbox, undeliverable with the message, the 
   expect(rows).toEqual([{ aside_at: 1, undeliverable_at: 3, outcome: null }]);
 });
 
-test("however receipts fall into records and steps, the same is told of each message, and the mailbox adds up", async () => {
-  const outcomes = ["delivered", "acknowledged", "refused", "evicted", "undeliverable", "aside"] as const;
-  const item = fc.record({ message: fc.nat({ max: 5 }), outcome: fc.constantFrom(...outcomes) });
-  const steps = fc.array(fc.array(fc.array(item, { minLength: 1, maxLength: 4 }), { maxLength: 4 }), { maxLength: 5 });
-  await fc.assert(
-    fc.asyncProperty(steps, async (script) => {
-      const recipients = [sampleAgentId(), sampleAgentId()] as const;
-      const messages = Array.from({ length: 6 }, (_, n) => sampleArrival({ recipientId: recipients[n < 3 ? 0 : 1] }));
-      await placeAll(postgres, messages);
-      const model = messages.map((): { delivered: boolean; told: string[]; end: string | null } => ({
-        delivered: false,
-        told: [],
-        end: null,
-      }));
-      const told = messages.map((): string[] => []);
-      let at = 0;
-      for (const step of script) {
-        const batch: Inbound<MessageReceipt>[] = [];
-        for (const record of step) {
-          for (const recipientId of recipients) {
-            const items = record.filter(({ message }) => messages[message]?.recipientId === recipientId);
-            if (items.length === 0) continue;
-            const reports = items.map(({ message, outcome }) => {
-              at += 1;
-              expectInModel(model[message], outcome, at);
-              return report(outcome, messages[message] ?? sampleArrival(), at);
-            });
-            batch.push(receipt(batch.length, recipientId, reports));
-          }
-        }
-        for (const emit of await apply(batch)) {
-          const index = messages.findIndex(({ senderId, itemId }) => emit.subject === `${senderId}/${itemId}`);
-          told[index]?.push(...words([emit]));
-        }
-      }
-      expect(told).toEqual(model.map((message) => message.told));
-      for (const recipientId of recipients) {
-        const gone = messages.filter((message, n) => message.recipientId === recipientId && model[n]?.end !== null);
-        expect(await waiting(recipientId)).toBe(3 - gone.length);
-        expect(await ended(recipientId)).toEqual({
-          items: gone.length,
-          bytes: gone.reduce((bytes, { body }) => bytes + body.length, 0),
-        });
-      }
-    }),
-    { numRuns: 60 },
-  );
+test("that a message is set aside is told once, with its place, and only while it waits", async () => {
+  const recipientId = sampleAgentId();
+  const [message, ended, retry] = [{}, {}, { kind: "retry" as const }].map((fields) =>
+    sampleArrival({ recipientId, ...fields }),
+  ) as [Arrival, Arrival, Arrival];
+  await placeAll(postgres(), [sampleArrival({ recipientId }), message, ended, retry]);
+  const told = [
+    ...(await apply([receipt(7, recipientId, [report("aside", message, 1), report("aside", message, 2)])])),
+    ...(await applyEach(recipientId, [report("aside", message, 3), report("aside", retry, 4)])),
+    ...(await apply([receipt(8, recipientId, [report("aside", ended, 5), report("evicted", ended, 6)])])),
+    ...(await applyEach(recipientId, [report("aside", ended, 7), report("acknowledged", message, 8)])),
+    ...(await applyEach(recipientId, [report("aside", message, 9)])),
+  ];
+  const aside = told.filter(({ topic }) => topic.name === messageSetAside.name);
+  expect(aside).toHaveLength(2);
+  const { senderId, itemId } = message;
+  expect(aside[0]).toMatchObject({ key: recipientId, subject: `${senderId}/${itemId}`, time: 1 });
+  expect(aside[0]?.cause.offset).toBe(7);
+  expect(aside[0]?.value("e")).toEqual({
+    ...{ eventId: "e", messageId: itemId, senderId, recipientId },
+    ...{ seq: 2, setAsideAt: 1 },
+  });
+  expect(words(told)).toEqual(["aside@1", "aside@5", "evicted@6", "delivered@8", "acknowledged@8"]);
 });
 
-/** What must come of a report, item by item. */
-function expectInModel(
-  message: { delivered: boolean; told: string[]; end: string | null } | undefined,
-  outcome: Outcome,
-  at: number,
-): void {
-  if (message === undefined || message.end !== null || outcome === "undeliverable" || outcome === "aside") return;
-  if ((outcome === "delivered" || outcome === "acknowledged") && !message.delivered) {
-    message.delivered = true;
-    message.told.push(`delivered@${at}`);
-  }
-  if (outcome === "delivered") return;
-  message.end = outcome;
-  message.told.push(`${outcome}@${at}`);
-}
+test("what is told keeps the order of the answers, whatever was said of the items earlier in the step", async () => {
+  const recipientId = sampleAgentId();
+  const messages = Array.from({ length: 6 }, () => sampleArrival({ recipientId }));
+  await placeAll(postgres(), messages);
+  const told = await apply([
+    receipt(
+      1,
+      recipientId,
+      messages.slice(3).map((message) => report("delivered", message, 1)),
+    ),
+    receipt(
+      2,
+      recipientId,
+      messages.map((message) => report("acknowledged", message, 2)),
+    ),
+  ]);
+  const subjects = ({ name }: { readonly name: string }) =>
+    told.filter(({ topic }) => topic.name === name).map(({ subject }) => subject);
+  const ids = messages.map(({ senderId, itemId }) => `${senderId}/${itemId}`);
+  expect(subjects(messageDelivered)).toEqual([...ids.slice(3), ...ids.slice(0, 3)]);
+  expect(subjects(messageAcknowledged)).toEqual(ids);
+});

@@ -10,10 +10,7 @@ import { messageIdTime } from "../../protocol/message-id.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import type { MessageSend } from "../../schemas/values.ts";
 import type { Pair } from "../../store/custody/states.ts";
-import type { MessageKey } from "../../store/messages.ts";
 import type { Inbound } from "../../streams/consumer.ts";
-
-const MAC_BYTES = 32;
 
 /** Ingress takes ids up to 7 days old and 5 minutes ahead; an append may wait for Kafka, and clocks differ (as in queuing). */
 const idAgeMsMax = 8 * DAY_MS;
@@ -23,28 +20,30 @@ type CommandFault = "malformed" | "item-mismatch" | "id-time-mismatch";
 
 /** @throws Refusal `malformed`, `item-mismatch` or `id-time-mismatch` */
 export function checkCommand({ key, timestamp, value }: Inbound<MessageSend>): void {
-  const { kind, senderId, recipientId, hmac, sessionId } = value;
+  const { senderId, recipientId } = value;
   if (key !== keyOf(value)) throw new Refusal<CommandFault>("item-mismatch");
   if (!isAgentId(senderId) || !isAgentId(recipientId)) throw new Refusal<CommandFault>("malformed");
-  const isWhole = kind === "rekey" ? sessionId.length === SESSION_ID_BYTES : hmac.length === MAC_BYTES;
   const time = messageIdTime(value.messageId);
-  if (!isWhole || time === null) throw new Refusal<CommandFault>("malformed");
+  if (!isWhole(value) || time === null) throw new Refusal<CommandFault>("malformed");
   if (time < timestamp - idAgeMsMax || time > timestamp + idAheadMsMax) {
     throw new Refusal<CommandFault>("id-time-mismatch");
   }
 }
 
+function isWhole({ kind, sealed, sessionId, aboutId }: MessageSend): boolean {
+  switch (kind) {
+    case "message":
+      return sealed.length > 0;
+    case "rekey":
+      return sessionId.length === SESSION_ID_BYTES;
+    case "retry":
+    case "repair":
+      return aboutId !== null;
+  }
+}
+
 function keyOf({ senderId, recipientId }: MessageSend): string {
   return `${senderId}:${recipientId}`;
-}
-
-/** What a command is remembered by. */
-export function nameOf({ senderId, messageId }: MessageKey): string {
-  return `${senderId}/${messageId}`;
-}
-
-export function pairName({ ownerId, peerId }: Pair): string {
-  return `${ownerId}/${peerId}`;
 }
 
 export function pairOf({ senderId, recipientId }: MessageSend): Pair {

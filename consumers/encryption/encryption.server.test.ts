@@ -1,28 +1,26 @@
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { Refusal } from "../../protocol/refusal.ts";
-import type { MessageSend } from "../../schemas/values.ts";
+import { encodeFrame } from "../../protocol/frame.ts";
+import { Refusal, Unavailable } from "../../protocol/refusal.ts";
+import type { MessageDiscarded } from "../../schemas/values.ts";
 import { openSteps } from "../../store/steps.ts";
 import { stepTx } from "../../store/tx.ts";
-import type { Emit, Inbound } from "../../streams/consumer.ts";
+import type { Emit } from "../../streams/consumer.ts";
 import {
   type CustodyStage,
   discardedCodes,
   encryptedItems,
   envelopesOf,
-  keysUsedTwice,
   openCustodyStage,
   textsOf,
 } from "../../tests/custody-stage.ts";
+import { keysUsedTwice } from "../../tests/keys-used-twice.ts";
+import { sampleItemId } from "../../tests/messaging.ts";
 
 let stage: CustodyStage;
 beforeAll(async () => {
   stage = await openCustodyStage();
 });
 afterAll(() => stage.close());
-
-async function commands(from: string, to: string, texts: readonly string[]): Promise<Inbound<MessageSend>[]> {
-  return Promise.all(texts.map((text) => stage.command(from, to, text)));
-}
 
 async function codeOf(work: Promise<unknown>): Promise<string> {
   try {
@@ -39,7 +37,7 @@ const bodies = (emits: readonly Emit[]) => encryptedItems(emits).map(({ body }) 
 
 test("a batch that is done again, whole or in parts, leads to the same envelopes, and they open", async () => {
   const [alice, bob] = [await stage.agent(), await stage.agent()];
-  const batch = await commands(alice, bob, numbered(30));
+  const batch = await stage.commands(alice, bob, numbered(30));
   const emits = await stage.step(batch);
   expect(envelopesOf(emits).map(({ sendCounter }) => sendCounter)).toEqual(numbered(30).map(Number));
   expect(bodies(await stage.step(batch))).toEqual(bodies(emits));
@@ -50,7 +48,7 @@ test("a batch that is done again, whole or in parts, leads to the same envelopes
 
 test("a step that was rolled back used nothing up: what is derived again is what leaves, under the same bundle", async () => {
   const [alice, bob] = [await stage.agent(), await stage.agent()];
-  const batch = await commands(alice, bob, ["one", "two"]);
+  const batch = await stage.commands(alice, bob, ["one", "two"]);
   const store = openSteps(stage.postgres, stepTx(stage.postgres));
   const place = { topic: "rolled-back", partition: 0 };
   await store.loadPositions("encryption", [{ ...place, startAt: 0 }]);
@@ -77,7 +75,7 @@ test("of two owners of one position one commits, and no message key makes two ci
   await store.loadPositions("encryption", [{ ...place, startAt: 0 }]);
   const left: Emit[] = [];
   for (let from = 0; from < 50; from += 10) {
-    const batch = await commands(alice, bob, numbered(10));
+    const batch = await stage.commands(alice, bob, numbered(10));
     const step = async () => {
       let emits: readonly Emit[] = [];
       const outcome = await store.commitStep("encryption", [{ ...place, from, to: from + 10 }], [], async (tx) => {
@@ -114,7 +112,9 @@ test("sending and opening at the same time, both ways, wait for each other and l
   });
   for (let round = 0; round < 6; round++) {
     const pairs = everybody.flatMap((from) => everybody.filter((to) => to !== from).map((to) => ({ from, to })));
-    const batches = await Promise.all(pairs.map(({ from, to }) => commands(from, to, [`${round} a`, `${round} b`])));
+    const batches = await Promise.all(
+      pairs.map(({ from, to }) => stage.commands(from, to, [`${round} a`, `${round} b`])),
+    );
     // Two steps, as of two partitions.
     const steps = [batches.slice(0, 3).flat(), batches.slice(3).flat()].map((batch) => stage.step(batch));
     for (const emits of await Promise.all(steps)) {
@@ -136,7 +136,7 @@ test("sending and opening at the same time, both ways, wait for each other and l
 
 test("two openings at once answer the same, and one-time prekeys are used up once", async () => {
   const [alice, bob] = [await stage.agent(), await stage.agent()];
-  await stage.deliver(await stage.step(await commands(alice, bob, numbered(5))));
+  await stage.deliver(await stage.step(await stage.commands(alice, bob, numbered(5))));
   const [first, second] = await Promise.all([stage.open(bob), stage.open(bob)]);
   expect(textsOf(first)).toEqual(numbered(5));
   expect(textsOf(second)).toEqual(numbered(5));
@@ -154,34 +154,103 @@ test("another content under a used id is discarded, and so is what nobody can be
   const again = await stage.command(alice, bob, "said", first.value.messageId);
   const emits = await stage.step([first, other, again]);
   expect(discardedCodes(emits)).toEqual(["id-reused"]);
+  const told = emits.find(({ topic }) => topic.name === "message.discarded.v1")?.value("event");
+  expect((told as MessageDiscarded).digest).toEqual(
+    stage.keys.commandMac(
+      other.value,
+      encodeFrame({ contentType: "text/plain", body: Buffer.from("said differently") }),
+    ),
+  );
   expect(new Set(bodies(emits)).size).toBe(1);
-  expect(discardedCodes(await stage.step(await commands(alice, nobody, ["hello"])))).toEqual(["prekeys-unavailable"]);
-  expect(discardedCodes(await stage.step(await commands(alice, alice, ["hello"])))).toEqual(["identity-mismatch"]);
+  expect(discardedCodes(await stage.step(await stage.commands(alice, nobody, ["hello"])))).toEqual([
+    "prekeys-unavailable",
+  ]);
+  expect(discardedCodes(await stage.step(await stage.commands(alice, alice, ["hello"])))).toEqual([
+    "identity-mismatch",
+  ]);
 });
 
-test("what is not to be opened is a record's fault by name, and changes nothing", async () => {
+test("the same content sealed anew is the same message, however its sender padded it; other content, or what does not open, is not", async () => {
   const [alice, bob] = [await stage.agent(), await stage.agent()];
-  await stage.step(await commands(alice, bob, ["before"]));
-  const [good, moved] = await commands(alice, bob, ["good", "moved"]);
+  const frame = encodeFrame({ contentType: "text/plain", body: Buffer.from("said") });
+  const first = await stage.sealed(alice, bob, frame);
+  const { messageId } = first.value;
+  const padded = await stage.sealed(alice, bob, Buffer.concat([frame, Buffer.alloc(64)]), messageId);
+  expect(Buffer.compare(first.value.sealed, padded.value.sealed)).not.toBe(0);
+  const other = await stage.command(alice, bob, "said", messageId, "text/html");
+  const broken = { ...first, value: { ...first.value, sealed: padded.value.sealed.with(60, 1) } };
+  const emits = await stage.step([first]);
+  expect(bodies(await stage.step([padded]))).toEqual(bodies(emits));
+  const odd = await stage.step([other, broken]);
+  expect([discardedCodes(odd), bodies(odd)]).toEqual([["id-reused", "id-reused"], []]);
+  expect(odd.map((emit) => (emit.value("event") as MessageDiscarded).digest?.length)).toEqual([32, undefined]);
+});
+
+test("what its sender sealed wrongly is told to it, and takes nothing else along", async () => {
+  const [alice, bob, carol] = [await stage.agent(), await stage.agent(), await stage.agent()];
+  const [good] = await stage.commands(carol, bob, ["good"]);
+  if (good === undefined) throw new Error("no command");
+  const wrong = [
+    await stage.sealed(alice, bob, Buffer.from("no frame")),
+    await stage.command(alice, bob, "", undefined, "application/vnd.sealpost.rekey"),
+    await stage.command(alice, bob, "x", undefined, `text/plain; in-repair-of=${sampleItemId()}`),
+    // It would fit, and could not be said anew.
+    await stage.command(alice, bob, "", undefined, "t".repeat(65_500)),
+    await stage.command(alice, bob, "b".repeat(65_480), undefined, "text/plain"),
+    { ...good, key: `${alice}:${bob}`, value: { ...good.value, senderId: alice } },
+  ];
+  const emits = await stage.step([...wrong, good]);
+  expect(discardedCodes(emits)).toEqual([
+    "malformed",
+    "malformed",
+    "malformed",
+    "too-large",
+    "too-large",
+    "auth-failed",
+  ]);
+  await stage.deliver(emits);
+  expect(textsOf(await stage.open(bob))).toEqual(["good"]);
+});
+
+test("content whose epoch's key is not there is a record's fault by name, and changes nothing", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  await stage.step(await stage.commands(alice, bob, ["before"]));
+  const [good, moved] = await stage.commands(alice, bob, ["good", "moved"]);
   if (good === undefined || moved === undefined) throw new Error("no command");
-  const swapped = { ...good, value: { ...good.value, sealed: moved.value.sealed } };
-  expect(await codeOf(stage.step([swapped]))).toBe("auth-failed");
   const gone = { ...good, value: { ...good.value, sealed: good.value.sealed.with(4, 0) } };
   expect(await codeOf(stage.step([gone]))).toBe("epoch-unknown");
   const emits = await stage.step([good]);
   expect(envelopesOf(emits).map(({ sendCounter }) => sendCounter)).toEqual([2]);
+});
 
-  // A state from before is no state of now: it would be used a second time.
+test("a state that does not open is lost, also one from before: what is said next begins a session, and opens", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  const [first] = envelopesOf(await stage.step(await stage.commands(alice, bob, ["before"])));
+  // It would be used a second time.
   await stage.postgres.query({
     text: "UPDATE messaging_sessions SET version = version + 1 WHERE owner_id = $1",
     values: [alice],
   });
-  expect(await codeOf(stage.step([moved]))).toBe("sealed-damaged");
+  const emits = await stage.step(await stage.commands(alice, bob, ["after", "and on"]));
+  const envelopes = envelopesOf(emits);
+  expect(envelopes.map(({ sendCounter }) => sendCounter)).toEqual([1, 2]);
+  expect(envelopes.map(({ sessionId }) => Buffer.compare(sessionId, first?.sessionId ?? sessionId))).not.toContain(0);
+  await stage.deliver(emits);
+  expect(textsOf(await stage.open(bob))).toEqual(["after", "and on"]);
+});
+
+test("a state of a later version of this code is left alone, and waited for", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  await stage.step(await stage.commands(alice, bob, ["before"]));
+  await stage.overwriteState(alice, bob, Uint8Array.of(2, 1, 1));
+  await expect(stage.step(await stage.commands(alice, bob, ["after"]))).rejects.toBeInstanceOf(Unavailable);
+  await stage.overwriteState(alice, bob, Uint8Array.of(1, 1, 1));
+  expect(envelopesOf(await stage.step(await stage.commands(alice, bob, ["after"])))).toHaveLength(1);
 });
 
 test("an agent whose master key is destroyed sends and opens nothing any more", async () => {
   const [alice, bob] = [await stage.agent(), await stage.agent()];
-  await stage.deliver(await stage.step(await commands(alice, bob, ["late"])));
+  await stage.deliver(await stage.step(await stage.commands(alice, bob, ["late"])));
   stage.keys.destroy(bob);
   stage.keys.destroy(alice);
   // What was unwrapped before is kept for a second at most.
@@ -189,7 +258,7 @@ test("an agent whose master key is destroyed sends and opens nothing any more", 
   expect(await codeOf(stage.open(bob))).toBe("key-destroyed");
   expect(await codeOf(stage.command(bob, alice, "x"))).toBe("key-destroyed");
   const carol = await stage.agent();
-  const [fine] = await commands(carol, carol, ["x"]);
+  const [fine] = await stage.commands(carol, carol, ["x"]);
   if (fine === undefined) throw new Error("no command");
   const forged = { ...fine, value: { ...fine.value, senderId: alice } };
   expect(await codeOf(stage.step([forged]))).toBe("key-destroyed");

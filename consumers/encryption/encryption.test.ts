@@ -19,8 +19,9 @@ function record(changes: Partial<MessageSend> = {}, key?: string): Inbound<Messa
     senderId: newIdentity().agentId,
     recipientId: newIdentity().agentId,
     sealed: new Uint8Array(80),
-    hmac: new Uint8Array(32),
+    hmac: new Uint8Array(),
     sessionId: new Uint8Array(),
+    aboutId: null,
     sentAt: now,
     ...changes,
   };
@@ -43,11 +44,17 @@ function codeOf(checked: Inbound<MessageSend>): string {
 
 const rekey = { kind: "rekey", sealed: new Uint8Array(), hmac: new Uint8Array() } as const;
 
+const request = { sealed: new Uint8Array(), hmac: new Uint8Array() } as const;
+
 const checks: [law: string, record: Inbound<MessageSend>, code: string][] = [
   ["a message", record(), "taken"],
   ["a rekey", record({ ...rekey, sessionId: new Uint8Array(16) }), "taken"],
   ["a rekey of no session", record(rekey), "malformed"],
-  ["a message that cannot be recognised", record({ hmac: new Uint8Array(31) }), "malformed"],
+  ["a request for a message", record({ ...request, kind: "retry", aboutId: sampleItemId(now) }), "taken"],
+  ["a request for nothing", record({ ...request, kind: "retry" }), "malformed"],
+  ["an answer to a request", record({ ...request, kind: "repair", aboutId: sampleItemId(now) }), "taken"],
+  ["an answer to nothing", record({ ...request, kind: "repair" }), "malformed"],
+  ["a message of nothing", record({ sealed: new Uint8Array() }), "malformed"],
   ["another pair than its key's", record({}, `${sampleAgentId()}:${sampleAgentId()}`), "item-mismatch"],
   ["an agent that is none", record({ recipientId: "nobody" }), "malformed"],
   ["an id without a time", record({ messageId: randomUUID() }), "malformed"],

@@ -1,10 +1,12 @@
 /**
  * What queuing tells the world. Pure.
  */
-import type { MessageDiscarded, MessageQueued } from "../../schemas/values.ts";
-import type { Placed, Placement } from "../../store/queuing.ts";
-import { messageDiscarded, messageQueued } from "../../streams/catalogue.ts";
+import type { MessageDiscarded, MessageQueued, MessageReceipt, ReceiptItem } from "../../schemas/values.ts";
+import type { Evicted, FullMailbox } from "../../store/evictions.ts";
+import type { Placed, Placement, Placements } from "../../store/queuing.ts";
+import { messageDiscarded, messageQueued, messageReceipt } from "../../streams/catalogue.ts";
 import type { Emit, Rejected } from "../../streams/consumer.ts";
+import { receiptRecords } from "../../streams/receipt-events.ts";
 import type { Item } from "./items.ts";
 
 /** What became of one record. A repetition is no news; a retry request that is not stored concerns nobody. */
@@ -18,6 +20,42 @@ export function toEvents({ arrival, placement }: Placed<Item>): readonly Emit[] 
     case "expired":
       return arrival.kind === "message" ? [discardedEvent(arrival, placement)] : [];
   }
+}
+
+/** The mailboxes that must be looked at for items to evict. */
+export function fullMailboxes({ placed, full }: Placements<Item>): readonly FullMailbox[] {
+  return full.map((recipientId) => ({ recipientId, arrived: storedIn(placed, recipientId).length }));
+}
+
+/** What acks is asked to end, because of the last item that came into each mailbox. */
+export function toEvictions({ placed, full }: Placements<Item>, evicted: readonly Evicted[]): readonly Emit[] {
+  return full.flatMap((recipientId) => {
+    const { record, at } = storedIn(placed, recipientId).at(-1) ?? {};
+    if (record === undefined || at === undefined) throw new Error("a mailbox is full of which nothing was said");
+    const items = evicted.filter((item) => item.recipientId === recipientId).map((item) => evictedItem(item, at));
+    return receiptRecords(recipientId, items).map(
+      (value): Emit<MessageReceipt> => ({
+        topic: messageReceipt,
+        key: recipientId,
+        cause: record,
+        time: at,
+        subject: recipientId,
+        value: () => value,
+      }),
+    );
+  });
+}
+
+function evictedItem({ senderId, itemId }: Evicted, at: number): ReceiptItem {
+  return { outcome: "evicted", senderId, itemId, at, door: "none", code: null };
+}
+
+function storedIn(placed: readonly Placed<Item>[], recipientId: string) {
+  return placed.flatMap(({ arrival, placement }) =>
+    placement.outcome === "stored" && arrival.recipientId === recipientId
+      ? [{ record: arrival.record, at: placement.at }]
+      : [],
+  );
 }
 
 function queuedEvent({ record, ...item }: Item, seq: number, at: number): Emit<MessageQueued> {

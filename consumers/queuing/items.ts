@@ -10,7 +10,7 @@ import { messageIdTime } from "../../protocol/message-id.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import { retryRequestFromJson } from "../../protocol/retry-request.ts";
 import { decodeUtf8 } from "../../protocol/utf8.ts";
-import type { MessageEncrypted } from "../../schemas/values.ts";
+import type { Delegation, MessageEncrypted } from "../../schemas/values.ts";
 import type { Arrival } from "../../store/queuing.ts";
 import type { Inbound } from "../../streams/consumer.ts";
 
@@ -69,12 +69,14 @@ function jsonOf(body: Uint8Array): unknown {
 /** An arrival and the record that brought it. */
 export interface Item extends Arrival {
   readonly record: Inbound<MessageEncrypted>;
+  /** As its record has it: what is told of an item tells this, too. */
+  readonly delegation: readonly Delegation[];
 }
 
 /** Of a record that `checkItem` let through. */
 export function toArrival(record: Inbound<MessageEncrypted>): Item {
-  const { kind, itemId, senderId, recipientId, custody, body } = record.value;
-  const item = { record, kind, itemId, senderId, recipientId, custody, body, acceptedAt: record.timestamp };
+  const { kind, itemId, senderId, recipientId, custody, body, delegation = [] } = record.value;
+  const item = { record, kind, itemId, senderId, recipientId, custody, body, delegation, acceptedAt: record.timestamp };
   if (kind === "retry") return { ...item, sessionId: new Uint8Array(0), sendCounter: 0, size: body.length };
   const envelope = decodeEnvelope(body, anySize);
   return {

@@ -1,11 +1,11 @@
 import { describe, expect, test } from "vitest";
 import { type Envelope, encodeEnvelope } from "../../protocol/envelope.ts";
-import type { MessageEncrypted } from "../../schemas/values.ts";
+import type { MessageEncrypted, MessageReceipt } from "../../schemas/values.ts";
 import type { Placement } from "../../store/queuing.ts";
 import { messageEncrypted } from "../../streams/catalogue.ts";
 import type { Inbound } from "../../streams/consumer.ts";
 import { sampleAgentId, sampleItemId } from "../../tests/messaging.ts";
-import { toEvents, toLament } from "./events.ts";
+import { fullMailboxes, toEvents, toEvictions, toLament } from "./events.ts";
 import { checkItem, toArrival } from "./items.ts";
 
 const minuteMs = 60 * 1000;
@@ -109,14 +109,54 @@ describe("what may enter a mailbox", () => {
   });
 });
 
+describe("what is evicted", () => {
+  const [full, other] = [sampleAgentId(), sampleAgentId()];
+  const placedIn = (recipientId: string, offset: number, placement: Placement) => ({
+    arrival: toArrival(record(messageOf(sampleEnvelope({ recipientId })), { offset })),
+    placement,
+  });
+  const placed = [
+    placedIn(full, 1, { outcome: "stored", seq: 7, at: now }),
+    placedIn(other, 2, { outcome: "stored", seq: 1, at: now }),
+    placedIn(full, 3, { outcome: "stored", seq: 8, at: now }),
+    placedIn(full, 4, { outcome: "repeated" }),
+  ];
+
+  test("a mailbox is looked at with what came into it", () => {
+    expect(fullMailboxes({ placed, full: [full] })).toEqual([{ recipientId: full, arrived: 2 }]);
+    expect(fullMailboxes({ placed, full: [] })).toEqual([]);
+  });
+
+  test("acks is asked to end it, in records of 256, because of the last item that came", () => {
+    const evicted = Array.from({ length: 300 }, () => {
+      return { recipientId: full, senderId: sampleAgentId(), itemId: sampleItemId(now) };
+    });
+    const emits = toEvictions({ placed, full: [full] }, evicted);
+    expect(emits).toHaveLength(2);
+    for (const emit of emits) {
+      expect(emit).toMatchObject({ topic: { name: "message.receipt.v1" }, key: full, subject: full, time: now });
+      expect(emit.cause.offset).toBe(3);
+    }
+    const values = emits.map((emit) => emit.value("some-event") as MessageReceipt);
+    expect(values.map(({ items }) => items.length)).toEqual([256, 44]);
+    expect(values.flatMap(({ items }) => items)).toEqual(
+      evicted.map(({ senderId, itemId }) => {
+        return { outcome: "evicted", senderId, itemId, at: now, door: "none", code: null };
+      }),
+    );
+    expect(toEvictions({ placed, full: [full] }, [])).toEqual([]);
+  });
+});
+
 describe("what is told", () => {
   const envelope = sampleEnvelope();
-  const item = messageOf(envelope);
+  const delegation = [{ issuerId: sampleAgentId(), tokenId: "the-token-of-a-test" }];
+  const item = { ...messageOf(envelope), delegation };
   const input = record(item);
   const subject = `${item.senderId}/${item.itemId}`;
   const tell = (placement: Placement) => toEvents({ arrival: toArrival(input), placement });
 
-  test("a stored message is queued, with the same bytes and its place", () => {
+  test("a stored message is queued, with the same bytes, the same chain of delegation and its place", () => {
     const [queued, ...others] = tell({ outcome: "stored", seq: 9, at: now + 5 });
     expect(others).toEqual([]);
     expect(queued).toMatchObject({

@@ -1,14 +1,25 @@
 import { expect, test } from "vitest";
 import { Unavailable } from "../../protocol/refusal.ts";
 import type {
+  AgentChanged,
   Custody,
   MessageAcknowledged,
   MessageDelivered,
   MessageDiscarded,
+  MessageRetried,
+  MessageUndeliverable,
   PrekeyLow,
 } from "../../schemas/values.ts";
 import type { HandoverEntry } from "../../store/handover.ts";
-import { messageAcknowledged, messageDelivered, messageDiscarded, prekeyLow } from "../../streams/catalogue.ts";
+import {
+  agentChanged,
+  messageAcknowledged,
+  messageDelivered,
+  messageDiscarded,
+  messageRetried,
+  messageUndeliverable,
+  prekeyLow,
+} from "../../streams/catalogue.ts";
 import type { Inbound } from "../../streams/consumer.ts";
 import type { Topic } from "../../streams/topic.ts";
 import type { News } from "./entries.ts";
@@ -39,6 +50,16 @@ function acknowledged(senderId: string): MessageAcknowledged {
 function discarded(senderId: string, code: string, detail: string | null): MessageDiscarded {
   const who = { eventId: "event", messageId: `of-${senderId}`, senderId, recipientId: "recipient" };
   return { ...who, code, detail, digest: null, discardedAt: 5 };
+}
+
+function undeliverable(senderId: string): MessageUndeliverable {
+  const who = { eventId: "event", messageId: `of-${senderId}`, senderId, recipientId: "recipient" };
+  return { ...who, seq: 1, acceptedAt: 1, queuedAt: 1, undeliverableAt: 2 };
+}
+
+function retried(recipientId: string, wasSetAside: boolean): MessageRetried {
+  const who = { eventId: "event", kind: "message", itemId: "item", senderId: "anna", recipientId } as const;
+  return { ...who, seq: 1, wasSetAside, wasUndeliverable: true, retriedAt: 8 };
 }
 
 function low(agentId: string, custody: Custody = "agent"): PrekeyLow {
@@ -80,6 +101,7 @@ const latencies: number[] = [];
 
 test("a connected sender's gateway is told what became of its messages, in order; others are told nothing", async () => {
   const batch = [
+    record(messageUndeliverable, undeliverable("anna")),
     record(messageDelivered, delivered("anna")),
     record(messageAcknowledged, acknowledged("anna")),
     record(messageDiscarded, discarded("ben", "expired", null)),
@@ -96,6 +118,7 @@ test("a connected sender's gateway is told what became of its messages, in order
     [
       "g1",
       [
+        { ...about("anna"), status: "undeliverable", at: 2, code: null },
         { ...about("anna"), status: "delivered", at: 3, code: null },
         { ...about("anna"), status: "acknowledged", at: 4, code: null },
       ],
@@ -107,6 +130,33 @@ test("a connected sender's gateway is told what became of its messages, in order
         { ...about("ben"), status: "discarded", at: 5, code: "auth-failed" },
       ],
     ],
+  ]);
+});
+
+test("an operator's reason for a deletion is not told to the sender, the deletion is", async () => {
+  const batch = [record(messageDiscarded, discarded("anna", "deleted", "spam-wave"))];
+  expect((await tell(batch, { anna: "g1" })).flatMap(([, entries]) => entries)).toMatchObject([{ code: "deleted" }]);
+});
+
+test("who could not see an item and now can is asked once to connect again; who was only not woken is not", async () => {
+  const batch = [
+    record(messageRetried, retried("ben", true)),
+    record(messageRetried, retried("ben", true)),
+    record(messageRetried, retried("cleo", false)),
+    record(messageRetried, retried("away", true)),
+  ];
+  expect(await tell(batch, { anna: "g1", ben: "g2", cleo: "g2" })).toEqual([
+    ["g2", [{ type: "reconnect", agentId: "ben" }]],
+  ]);
+});
+
+test("other bytes under a used id are no receipt of the message that has it", async () => {
+  const batch = [
+    record(messageDiscarded, discarded("anna", "id-reused", null)),
+    record(messageDelivered, delivered("anna")),
+  ];
+  expect((await tell(batch, { anna: "g1" })).flatMap(([, entries]) => entries)).toMatchObject([
+    { type: "receipt", status: "delivered" },
   ]);
 });
 
@@ -125,6 +175,37 @@ test("an agent whose prekeys run low is told when it is connected, among its rec
         { type: "notice", agentId: "anna", kind: "prekeys-low" },
       ],
     ],
+  ]);
+});
+
+test("who is asked, or was accepted, as a contact is told when it is connected; of no other change is anybody told", async () => {
+  const changed = (change: AgentChanged["change"], peerId: string | null): AgentChanged => {
+    return { eventId: "event", agentId: "anna", change, custody: "agent", changedAt: 1, peerId };
+  };
+  const batch = [
+    record(agentChanged, changed("contact-requested", "ben")),
+    record(agentChanged, changed("contact-accepted", "carol")),
+    ...(["blocked", "contact-declined", "contact-removed"] as const).map((change) =>
+      record(agentChanged, changed(change, "ben")),
+    ),
+    record(agentChanged, changed("registered", null)),
+    record(agentChanged, changed("contact-requested", "elsewhere")),
+  ];
+  expect(await tell(batch, { anna: "g1", ben: "g1", carol: "g1" })).toEqual([
+    [
+      "g1",
+      [
+        { type: "notice", agentId: "ben", kind: "contact-requested" },
+        { type: "notice", agentId: "carol", kind: "contact-accepted" },
+      ],
+    ],
+  ]);
+});
+
+test("why a message was not let in is told to its sender as the rule", async () => {
+  const batch = [record(messageDiscarded, discarded("anna", "not-allowed", "blocked"))];
+  expect((await tell(batch, { anna: "g1" })).flatMap(([, entries]) => entries)).toMatchObject([
+    { type: "receipt", status: "discarded", code: "blocked" },
   ]);
 });
 

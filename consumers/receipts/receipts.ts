@@ -1,15 +1,24 @@
 /**
- * Takes the news of a message's fate to its sender, and of prekeys that run low to their owner, when these are connected.
+ * Takes the news of a message's fate to its sender, of prekeys that run low to their owner, of contacts to who was asked or accepted, and of what is handed out again to its recipient's gateway, when
+ * these are connected.
  *
- * Reads   message.delivered.v1, message.acknowledged.v1, message.discarded.v1, prekey.low.v1: at least once.
- * Writes  handovers in Redis: hints. A sender who is not connected, or was told nothing, asks for the status; an owner, for its counts.
+ * Reads   message.delivered.v1, .acknowledged.v1, .discarded.v1, .undeliverable.v1, .retried.v1, prekey.low.v1, agent.changed.v1: at least once.
+ * Writes  handovers in Redis: hints. A sender who is not connected, or was told nothing, asks for the status; an owner, for its counts; who was asked, for what is pending.
  * Keeps   nothing.
  * Refuses nothing.
  */
 import type { HandoverDoor } from "../../store/handover.ts";
 import type { PresenceDoor } from "../../store/presence.ts";
 import { unlessAway } from "../../store/redis.ts";
-import { messageAcknowledged, messageDelivered, messageDiscarded, prekeyLow } from "../../streams/catalogue.ts";
+import {
+  agentChanged,
+  messageAcknowledged,
+  messageDelivered,
+  messageDiscarded,
+  messageRetried,
+  messageUndeliverable,
+  prekeyLow,
+} from "../../streams/catalogue.ts";
 import type { PlainConsumer } from "../../streams/consumer.ts";
 import { addresseeOf, deliverySeconds, entriesByGateway, type News } from "./entries.ts";
 
@@ -23,7 +32,15 @@ export interface ReceiptsDeps {
 export function receipts({ presence, handover, observeDelivery }: ReceiptsDeps): PlainConsumer<News> {
   return {
     name: "receipts",
-    reads: [messageDelivered, messageAcknowledged, messageDiscarded, prekeyLow],
+    reads: [
+      messageDelivered,
+      messageAcknowledged,
+      messageDiscarded,
+      messageUndeliverable,
+      messageRetried,
+      prekeyLow,
+      agentChanged,
+    ],
     // Nobody waits for a receipt; woken for each, this consumer would cost as much as the rest of the path.
     pace: { bytesMin: 64 * 1024, waitMsMax: 250 },
     react: async (batch) => {

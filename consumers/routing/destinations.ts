@@ -3,7 +3,7 @@
  */
 import type { MessageQueued, PushRequested } from "../../schemas/values.ts";
 import type { ItemEntry } from "../../store/handover.ts";
-import type { Presence } from "../../store/presence.ts";
+import type { AgentPresence, Presence } from "../../store/presence.ts";
 import { pushRequested } from "../../streams/catalogue.ts";
 import type { Emit, Inbound } from "../../streams/consumer.ts";
 
@@ -33,6 +33,17 @@ export function sortByGateway<Item extends Stored>(
     else records.push(record);
   }
   return { byGateway, absent };
+}
+
+/** Of the items' recipients, each once. */
+export function presencesOf(
+  items: readonly Stored[],
+  present: ReadonlyMap<string, Presence>,
+): readonly AgentPresence[] {
+  return [...new Set(items.map(({ value }) => value.recipientId))].flatMap((agentId) => {
+    const presence = present.get(agentId);
+    return presence === undefined ? [] : [{ agentId, ...presence }];
+  });
 }
 
 export function itemEntry({ value }: Stored): ItemEntry {

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import { Unavailable } from "../../protocol/refusal.ts";
 import type { MessageQueued } from "../../schemas/values.ts";
 import type { HandoverEntry } from "../../store/handover.ts";
-import type { Presence } from "../../store/presence.ts";
+import type { AgentPresence, Presence } from "../../store/presence.ts";
 import { messageQueued } from "../../streams/catalogue.ts";
 import type { Inbound } from "../../streams/consumer.ts";
 import { routing } from "./routing.ts";
@@ -31,12 +31,14 @@ interface World {
   /** Gateways that nobody listens for. */
   readonly gone?: readonly string[];
   readonly publishFails?: boolean;
+  readonly releaseFails?: boolean;
 }
 
 async function route(world: World, batch: readonly Inbound<MessageQueued>[]) {
   const counted = { online: 0, offline: 0, unknown: 0 };
   const published: [gatewayId: string, entries: readonly HandoverEntry[]][] = [];
   const asked: (readonly string[])[] = [];
+  const released: AgentPresence[] = [];
   const consumer = routing({
     presence: {
       lookup: async (agentIds) => {
@@ -48,6 +50,10 @@ async function route(world: World, batch: readonly Inbound<MessageQueued>[]) {
           return gatewayId === undefined ? [] : [[id, { gatewayId, connectionId: "1" }]];
         });
         return new Map(found);
+      },
+      release: async (held) => {
+        if (world.releaseFails) throw new Unavailable("redis");
+        released.push(...held);
       },
     },
     handover: {
@@ -63,7 +69,7 @@ async function route(world: World, batch: readonly Inbound<MessageQueued>[]) {
   });
   const emits = await consumer.react(batch);
   const pushes = emits.map((emit) => ({ ...(emit.value("e") as object), offset: emit.cause.offset, time: emit.time }));
-  return { counted, published, asked, pushes };
+  return { counted, published, asked, pushes, released };
 }
 
 const batch = [queued(1, "anna", 4), queued(2, "ben", 7), queued(3, "anna", 5), queued(4, "cleo", 1)];
@@ -93,8 +99,11 @@ test("for the absent a push is requested once per batch, by their latest item", 
   expect(counted).toEqual({ online: 1, offline: 3, unknown: 0 });
 });
 
-test("a gateway nobody listens for means absent", async () => {
-  const { counted, pushes } = await route({ present: { anna: "g1", cleo: "g2" }, gone: ["g1"] }, batch);
+test("a gateway nobody listens for means absent, for whoever asks after that, too", async () => {
+  const world = { present: { anna: "g1", cleo: "g2" }, gone: ["g1"] };
+  const { counted, pushes, released } = await route(world, batch);
+  expect(released).toEqual([{ agentId: "anna", gatewayId: "g1", connectionId: "1" }]);
+  expect((await route({ ...world, releaseFails: true }, batch)).pushes).toEqual(pushes);
   expect(pushes).toMatchObject([{ recipientId: "ben" }, { recipientId: "anna", seq: 5 }]);
   expect(counted).toEqual({ online: 1, offline: 3, unknown: 0 });
 });

@@ -2,7 +2,8 @@
  * Takes stored items to the gateways of recipients who are connected, and asks for a push for those who are not.
  *
  * Reads   message.queued.v1, keyed by recipient: in order per recipient, at least once.
- * Writes  handovers in Redis (hints; what gets lost there is in the mailbox); push.requested.v1 at least once per recipient and batch.
+ * Writes  handovers in Redis (hints; what gets lost there is in the mailbox); push.requested.v1 at least once per recipient and batch,
+ *         after ending presences at gateways that nobody listens for: push would believe them. A gateway that lives takes them again.
  * Keeps   nothing.
  * Refuses nothing.
  *
@@ -14,12 +15,12 @@ import type { HandoverDoor } from "../../store/handover.ts";
 import type { PresenceDoor } from "../../store/presence.ts";
 import { unlessAway } from "../../store/redis.ts";
 import { messageQueued } from "../../streams/catalogue.ts";
-import type { PlainConsumer } from "../../streams/consumer.ts";
-import { itemEntry, pushRequests, sortByGateway } from "./destinations.ts";
+import type { Inbound, PlainConsumer } from "../../streams/consumer.ts";
+import { itemEntry, presencesOf, pushRequests, sortByGateway } from "./destinations.ts";
 import type { Shortcut } from "./shortcut.ts";
 
 export interface RoutingDeps {
-  readonly presence: Pick<PresenceDoor, "lookup">;
+  readonly presence: Pick<PresenceDoor, "lookup" | "release">;
   readonly handover: Pick<HandoverDoor, "publish">;
   /** `unknown`: Redis was away. */
   readonly count: (state: "online" | "offline" | "unknown", items: number) => void;
@@ -45,16 +46,17 @@ export function routing({ presence, handover, count, shortcut }: RoutingDeps): P
         return [];
       }
       const { byGateway, absent } = sortByGateway(batch, present);
-      const offline = [...absent];
+      const gone: Inbound<MessageQueued>[] = [];
       await Promise.all(
         [...byGateway].map(async ([gatewayId, records]) => {
           const listeners = await unlessAway(handover.publish(gatewayId, records.map(itemEntry)));
-          if (listeners === 0) offline.push(...records);
+          if (listeners === 0) gone.push(...records);
           else count(listeners === null ? "unknown" : "online", records.length);
         }),
       );
-      count("offline", offline.length);
-      return pushRequests(offline);
+      await unlessAway(presence.release(presencesOf(gone, present)));
+      count("offline", absent.length + gone.length);
+      return pushRequests([...absent, ...gone]);
     },
   };
 }

@@ -57,6 +57,7 @@ function house(present: Readonly<Record<string, string>> | null) {
           }),
         );
       },
+      release: async () => undefined,
     },
     handover: {
       publish: async (gatewayId: string, entries: readonly HandoverEntry[]) => {

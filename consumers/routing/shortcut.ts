@@ -7,6 +7,7 @@
  * those are harmless.
  */
 import type { MessageQueued } from "../../schemas/values.ts";
+import type { PresenceDoor } from "../../store/presence.ts";
 import { unlessAway } from "../../store/redis.ts";
 import { messageQueued } from "../../streams/catalogue.ts";
 import type { Emit } from "../../streams/consumer.ts";
@@ -20,6 +21,10 @@ export interface Shortcut {
   took(item: MessageQueued): boolean;
 }
 
+export interface ShortcutDeps extends Omit<RoutingDeps, "shortcut" | "presence"> {
+  readonly presence: Pick<PresenceDoor, "lookup">;
+}
+
 /** Some seconds of full load: routing comes by within a second. About 150 bytes each. */
 const remembersMax = 50_000;
 
@@ -30,7 +35,7 @@ interface Stored {
   readonly value: MessageQueued;
 }
 
-export function createShortcut({ presence, handover, count }: Omit<RoutingDeps, "shortcut">): Shortcut {
+export function createShortcut({ presence, handover, count }: ShortcutDeps): Shortcut {
   const taken = new Set<string>();
   let waiting: Stored[] = [];
   let working = false;

@@ -20,11 +20,20 @@ function facts() {
     `${ownerId}/${peerId}/${Buffer.from(sessionId).toString("hex")}`;
   const unused = () => Promise.reject(new Error("not used"));
   const tx: Tx = {
-    queuing: { place: unused },
-    acks: { settle: unused },
+    queuing: { place: unused, evictOldest: unused },
+    acks: { setAside: unused, settle: unused, takeMarks: unused, firstOf: unused },
+    metering: { lockMeters: unused, writeMeters: unused, addToHours: unused },
+    audit: { lockHead: unused, findSeen: unused, append: unused },
     custody: {
+      findDecisions: unused,
       findCommands: unused,
       writeCommands: unused,
+      recallCommands: unused,
+      findKept: unused,
+      changeKept: unused,
+      findFailed: unused,
+      findRequests: unused,
+      findIdentityKeys: unused,
       findIdentities: unused,
       findStates: unused,
       lockStates: unused,

@@ -19,7 +19,7 @@ export const sessions: StepConsumer<MessageEncrypted, Tx> = {
   reads: [messageEncrypted],
   // Nobody waits for it: an SDK asks when it connects, for what was sent before.
   pace: { bytesMin: 256 * 1024, waitMsMax: 500 },
-  deadLetters: "left-to-others",
+  deadLettersOf: [],
   step: async (batch, tx) => {
     const messages = toMessages(batch);
     const { changed, initialized } = foldMessages(await tx.sessions.find(sessionsOf(messages)), messages);

@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { isAlive } from "../../tests/processes.ts";
 import { openGuard } from "./guard.ts";
 
 const sleeper = {
@@ -13,15 +14,6 @@ const sleeper = {
   env: {},
   orphanSignal: "SIGTERM",
 } as const;
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 async function untilGone(pids: readonly number[]): Promise<void> {
   const deadline = Date.now() + 12_000;

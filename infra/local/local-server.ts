@@ -43,6 +43,8 @@ export interface RunningServer {
 
 /** The slowest, Kafka without a class archive on two busy cores, was seen to need 9 s. */
 const startMsMax = 60_000;
+/** After SIGKILL a broker recovers each partition's log first: with some 350 of them, on two cores at a load of 30, more than 60 s. */
+const restartMsMax = 180_000;
 const stopMsMax = 15_000;
 const checkEveryMs = 50;
 /** After SIGKILL of its postmaster, PostgreSQL's other processes hold the shared memory a moment longer. */
@@ -50,7 +52,7 @@ const earlyEndsMax = 20;
 const earlyEndWaitMs = 250;
 
 export async function startLocal(server: LocalServer, shop: Workshop): Promise<RunningServer> {
-  let process = await launchUntilItAnswers(server, shop, 0);
+  let process = await launchUntilItAnswers(server, shop, { earlyEndsLeft: 0, msMax: startMsMax });
   let isWanted = true;
   watch();
 
@@ -87,7 +89,7 @@ export async function startLocal(server: LocalServer, shop: Workshop): Promise<R
     kill,
     restart: async () => {
       await kill();
-      process = await launchUntilItAnswers(server, shop, earlyEndsMax);
+      process = await launchUntilItAnswers(server, shop, { earlyEndsLeft: earlyEndsMax, msMax: restartMsMax });
       isWanted = true;
       watch();
     },
@@ -98,11 +100,11 @@ export async function startLocal(server: LocalServer, shop: Workshop): Promise<R
 async function launchUntilItAnswers(
   server: LocalServer,
   shop: Workshop,
-  earlyEndsLeft: number,
+  { earlyEndsLeft, msMax }: { readonly earlyEndsLeft: number; readonly msMax: number },
 ): Promise<GuardedProcess> {
   await mkdir(dirname(server.launch.logFile), { recursive: true });
   const process = await shop.guard.launch(server.launch);
-  const deadline = Date.now() + startMsMax;
+  const deadline = Date.now() + msMax;
   let lastAnswer: unknown;
   while (process.ending() === null && Date.now() < deadline) {
     if (shop.signal?.aborted === true) {
@@ -122,11 +124,11 @@ async function launchUntilItAnswers(
   if (ending === null) {
     process.signal("SIGKILL");
     await process.ended;
-    throw new CannotRun(`it did not answer within ${startMsMax / 1000} s (${messageOf(lastAnswer)}).`);
+    throw new CannotRun(`it did not answer within ${msMax / 1000} s (${messageOf(lastAnswer)}).`);
   }
   if (earlyEndsLeft > 0) {
     await pause(earlyEndWaitMs);
-    return launchUntilItAnswers(server, shop, earlyEndsLeft - 1);
+    return launchUntilItAnswers(server, shop, { earlyEndsLeft: earlyEndsLeft - 1, msMax });
   }
   throw new CannotRun(
     `"${server.launch.command}" ended at once (${howItEnded(ending)}). ${await lastLines(server.launch.logFile)}`,

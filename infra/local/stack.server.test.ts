@@ -10,6 +10,7 @@ import { Redis } from "ioredis";
 import { Kafka, logLevel } from "kafkajs";
 import pg from "pg";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { isAlive } from "../../tests/processes.ts";
 import { StackUnavailable, serverNames } from "./ladder.ts";
 import { freePort } from "./ports.ts";
 import { type Stack, startStack } from "./stack.ts";
@@ -20,15 +21,6 @@ const env = Object.fromEntries(
   // biome-ignore lint/style/noProcessEnv: these tests start real programs, which need the PATH.
   Object.entries(process.env).filter(([name]) => !/^SEALPOST_(KAFKA|REGISTRY|POSTGRES|REDIS|STACK)/.test(name)),
 );
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 async function untilGone(pids: readonly number[]): Promise<void> {
   const deadline = Date.now() + 15_000;

@@ -3,7 +3,7 @@ import { describe, expect, test } from "vitest";
 import { isKemKey } from "../kem-key.ts";
 import { noblePrimitives as noble } from "./noble.ts";
 import { nodePrimitives as node, nodeRandom } from "./node.ts";
-import { generateMlKem768, generateX25519, type Primitives } from "./primitives.ts";
+import { drawAhead, generateMlKem768, generateX25519, type Primitives } from "./primitives.ts";
 
 const key = fc.uint8Array({ minLength: 32, maxLength: 32 });
 const mlKemSeed = fc.uint8Array({ minLength: 64, maxLength: 64 });
@@ -136,4 +136,29 @@ describe.each([
     expect(() => primitives.mlKem768Encapsulate(own.publicKey, nodeRandom(31))).toThrow();
     expect(() => primitives.mlKem768Decapsulate(own, new Uint8Array(1_087))).toThrow();
   });
+});
+
+test("what is drawn ahead is given out once, whatever lengths are asked for, and keys are not drawn ahead", () => {
+  let drawn = 0;
+  const lengths: number[] = [];
+  // Each byte pair names its place in the source.
+  const source = (length: number) => {
+    lengths.push(length);
+    const bytes = new Uint8Array(length);
+    for (let at = 0; at + 1 < length; at += 2) new DataView(bytes.buffer).setUint16(at, drawn++);
+    return bytes;
+  };
+  const random = drawAhead(source);
+  const places = Array.from({ length: 2_000 }, (_, n) => random(n % 3 === 0 ? 16 : 12)).flatMap((value) =>
+    Array.from(
+      { length: value.length / 2 },
+      (_, at) => (value[2 * at] as number) * 256 + (value[2 * at + 1] as number),
+    ),
+  );
+  expect(new Set(places).size).toBe(places.length);
+  expect(lengths.length).toBeLessThan(20);
+  lengths.length = 0;
+  expect(random(32)).toHaveLength(32);
+  expect(random(64)).toHaveLength(64);
+  expect(lengths).toEqual([32, 64]);
 });

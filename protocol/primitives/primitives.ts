@@ -29,6 +29,22 @@ export interface Encapsulated {
 /** Gives `length` fresh, secret, uniform bytes. */
 export type Random = (length: number) => Uint8Array;
 
+/** Nonces: they are no secret. What is longer may be a key, and lies nowhere before it is needed. */
+const SHORT_BYTES_MAX = 16;
+const AHEAD_BYTES = 3_072;
+
+/** The same source, asked for many nonces at once: each draw costs about as much as sealing under the nonce. Nothing is given out twice. */
+export function drawAhead(random: Random): Random {
+  let ahead: Uint8Array = new Uint8Array(0);
+  return (length) => {
+    if (length > SHORT_BYTES_MAX) return random(length);
+    if (ahead.length < length) ahead = random(AHEAD_BYTES);
+    const value = ahead.subarray(0, length);
+    ahead = ahead.subarray(length);
+    return value;
+  };
+}
+
 export interface Primitives {
   sha256(data: Uint8Array): Uint8Array;
   sha512(data: Uint8Array): Uint8Array;

@@ -27,11 +27,38 @@ export class Accounts {
     return identityFromSeed(nodePrimitives, this.#sealer.open(SEED_PLACE, row.sealed_seed));
   }
 
-  createIdentity(now: number): Identity {
+  /** Where the service holds the keys, the identity's key is the access key, and nothing else of it is used. */
+  createIdentity(now: number, custody: "agent" | "server" = "agent"): Identity {
     const identity = createIdentity(nodePrimitives, nodeRandom);
     const sealed = this.#sealer.seal(SEED_PLACE, identity.signing.privateKey);
     this.#statements.addIdentity.run(identity.agentId, sealed, now);
+    if (custody === "server") this.#statements.setMeta.run("custody", encodeUtf8(custody));
     return identity;
+  }
+
+  /** Who holds the keys of the identity's agent. */
+  custody(): "agent" | "server" {
+    return this.#statements.meta.get("custody") === undefined ? "agent" : "server";
+  }
+
+  /** The id of the agent that the access key is for; null before its registration. */
+  heldId(): string | null {
+    const row = this.#statements.meta.get("held-id") as { value: Uint8Array } | undefined;
+    return row === undefined ? null : decodeUtf8(row.value);
+  }
+
+  setHeldId(agentId: string): void {
+    this.#statements.setMeta.run("held-id", encodeUtf8(agentId));
+  }
+
+  /** The url under which its service was reached last; null in a new store. */
+  home(): string | null {
+    const row = this.#statements.meta.get("home") as { value: Uint8Array } | undefined;
+    return row === undefined ? null : decodeUtf8(row.value);
+  }
+
+  setHome(url: string): void {
+    this.#statements.setMeta.run("home", encodeUtf8(url));
   }
 
   /** Has it been registered with the service of this origin? */

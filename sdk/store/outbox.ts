@@ -90,15 +90,24 @@ export class Outbox {
     this.#statements.add.run(messageId, recipientId, envelope, sealed, control, createdAt, createdAt, firstId, count);
   }
 
-  /** The next ones to send after place `afterN`, in order: at most `countMax`, and at most `bytesMax` unless one alone is larger. */
-  pending(afterN: number, countMax: number, bytesMax: number): PendingEnvelope[] {
+  /**
+   * The next ones to send after place `afterN`, in order, but those that `isHeld`: at most `countMax`, and at most `bytesMax` unless one alone is larger.
+   */
+  pending(
+    afterN: number,
+    countMax: number,
+    bytesMax: number,
+    isHeld: (message: { readonly recipientId: string; readonly n: number }) => boolean = () => false,
+  ): PendingEnvelope[] {
     const found: PendingEnvelope[] = [];
     let bytes = 0;
-    for (const row of this.#statements.pending.iterate(afterN, countMax)) {
+    for (const row of this.#statements.pending.iterate(afterN)) {
       const { n, message_id, recipient_id, created_at, envelope } = row as unknown as PendingRow;
+      if (isHeld({ recipientId: recipient_id, n })) continue;
       bytes += envelope.length;
       if (found.length > 0 && bytes > bytesMax) break;
       found.push({ n, messageId: message_id, recipientId: recipient_id, createdAt: created_at, envelope });
+      if (found.length === countMax) break;
     }
     return found;
   }
@@ -240,7 +249,7 @@ function prepare(database: DatabaseSync) {
     ),
     pending: database.prepare(
       `SELECT n, message_id, recipient_id, created_at, envelope FROM outbox
-       WHERE state = 0 AND held = 0 AND n > ? ORDER BY n LIMIT ?`,
+       WHERE state = 0 AND held = 0 AND n > ? ORDER BY n`,
     ),
     move: database.prepare(
       `UPDATE outbox SET state = :state, code = :code, changed_at = :at,

@@ -4,18 +4,14 @@ import { type CustodyStage, envelopesOf, openCustodyStage, textsOf } from "../..
 import { inStep, placeAll, sampleArrival, sampleItemId } from "../../tests/messaging.ts";
 
 let stage: CustodyStage;
+let aheadMs = 0;
 beforeAll(async () => {
-  stage = await openCustodyStage();
+  stage = await openCustodyStage({ clock: { now: () => Date.now() + aheadMs } });
 });
 afterAll(() => stage.close());
 
-async function say(
-  from: string,
-  to: string,
-  texts: readonly string[],
-  contentType?: string,
-): Promise<readonly string[]> {
-  const batch = await Promise.all(texts.map((text) => stage.command(from, to, text, undefined, contentType)));
+async function say(from: string, to: string, texts: readonly string[]): Promise<readonly string[]> {
+  const batch = await Promise.all(texts.map((text) => stage.command(from, to, text)));
   await stage.deliver(await stage.step(batch));
   return batch.map(({ value }) => value.messageId);
 }
@@ -54,6 +50,43 @@ test("a rekey answer in a session that is not there is no message", async () => 
   expect(await stage.step([stage.rekey(alice, bob, randomBytes(16))])).toEqual([]);
 });
 
+test("what the service has to tell of an item is told again behind the reader's cursor, until the item has ended; contents are not", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  const [kept = ""] = await say(alice, bob, ["kept"]);
+  const again = await stage.sayAs(alice, bob, `text/plain; in-repair-of=${kept}`, "kept");
+  await placeAll(stage.postgres, [sampleArrival({ senderId: alice, recipientId: bob })]);
+  await say(alice, bob, ["the last"]);
+  const { cursor, messages, handled, refused } = await stage.open(bob);
+  expect([cursor, messages.length]).toEqual([4, 2]);
+  expect([handled, refused]).toMatchObject([[{ seq: 2, messageId: again }], [{ seq: 3, code: "malformed" }]]);
+  const none = { messages: [], failed: [], handled: [], refused: [], cursor };
+  expect(await stage.open(bob, 4)).toMatchObject({ ...none, handled, refused });
+  expect(await stage.open(bob, 2)).toMatchObject({ ...none, messages: messages.slice(1), handled, refused });
+  expect(await stage.open(bob, 1)).toMatchObject({ ...none, messages: messages.slice(1), handled, refused });
+  const change = { recipientId: bob, deliveredAt: null, undeliverableAt: null, asideAt: null };
+  const ended = [...handled, ...refused].map(({ senderId, messageId: itemId }) => {
+    return { ...change, senderId, itemId, end: { outcome: "acknowledged" as const, at: 1, code: null } };
+  });
+  await inStep(stage.postgres, (tx) => tx.acks.settle(ended));
+  expect(await stage.open(bob, 4)).toMatchObject(none);
+});
+
+test("what did not open is asked for again behind the reader's cursor when its time has come, and told once", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  const [envelope] = envelopesOf(await stage.step([await stage.command(alice, bob, "damaged on its way")]));
+  if (envelope === undefined) throw new Error("no envelope");
+  await stage.deliverEnvelope({ ...envelope, authTag: randomBytes(16) });
+  const { asks, failed, cursor } = await stage.open(bob);
+  expect([asks.length, failed.length, cursor]).toEqual([1, 1, 1]);
+  // The command was lost: nobody has asked.
+  expect((await stage.open(bob, cursor)).asks).toEqual([]);
+  aheadMs = 61_000;
+  const later = await stage.open(bob, cursor);
+  aheadMs = 0;
+  expect(later.asks).toMatchObject([{ messageId: envelope.messageId, requestId: asks[0]?.requestId }]);
+  expect(later.failed).toEqual([]);
+});
+
 test("content is deleted when its item ends, however it ends, and the outcome stays", async () => {
   const [alice, bob] = [await stage.agent(), await stage.agent()];
   const [first = "", second = ""] = await say(alice, bob, ["one", "two"]);
@@ -76,9 +109,9 @@ test("a repair of what was opened is done with; one of what never came is conten
   const [alice, bob] = [await stage.agent(), await stage.agent()];
   const [first = ""] = await say(alice, bob, ["said"]);
   await stage.open(bob);
-  const [again = ""] = await say(alice, bob, ["said"], `text/plain; in-repair-of=${first}`);
+  const again = await stage.sayAs(alice, bob, `text/plain; in-repair-of=${first}`, "said");
   const lost = sampleItemId();
-  await say(alice, bob, ["never came"], `text/plain; in-repair-of=${lost}`);
+  await stage.sayAs(alice, bob, `text/plain; in-repair-of=${lost}`, "never came");
   const { messages, handled } = await stage.open(bob);
   expect(messages.map(({ contentType, body }) => [contentType, Buffer.from(body).toString("utf8")])).toEqual([
     ["text/plain", "said"],
@@ -91,7 +124,7 @@ test("a repair of what was opened is done with; one of what never came is conten
 test("ids that no message can have are not remembered because a repair names them", async () => {
   const [alice, bob] = [await stage.agent(), await stage.agent()];
   const far = sampleItemId(Date.UTC(2080, 1, 1));
-  await say(alice, bob, ["a trick"], `text/plain; in-repair-of=${far}`);
+  await stage.sayAs(alice, bob, `text/plain; in-repair-of=${far}`, "a trick");
   expect(textsOf(await stage.open(bob))).toEqual(["a trick"]);
   expect((await rowsOf(bob)).map(({ message_id }) => message_id)).not.toContain(far);
 });

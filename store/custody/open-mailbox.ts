@@ -2,8 +2,9 @@
  * Opens what waits in the mailbox of an agent of server custody.
  *
  * Promises: opening and what is answered are one transaction: the ratchet moves on, used private halves of prekeys go, content and outcome are kept
- * (sealed), or nothing happens at all; asked again, the same content is answered from what was kept. It never sends: what is to be sent because of it
- * is for the caller, after the commit, and comes up again if that is lost.
+ * (sealed), or nothing happens at all; asked again, the same content is answered from what was kept. A state or a prekey that does not open is lost, which
+ * its messages bear and no others. It never sends: what is to be sent because of it is for the caller, after the commit, and comes up again with later openings if
+ * that is lost, wherever they start.
  *
  * Rows of states are locked in key order, before those of prekeys, and only for senders of whom something is new.
  */
@@ -11,20 +12,24 @@ import { decodeFrame, type Frame } from "../../protocol/frame.ts";
 import type { Identity } from "../../protocol/identity.ts";
 import { DAY_MS } from "../../protocol/limits.ts";
 import { messageIdTime } from "../../protocol/message-id.ts";
-import type { Peer, PrekeyLookup } from "../../protocol/peer.ts";
-import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
-import { mlKem768PairFrom, x25519PairFrom } from "../../protocol/primitives/primitives.ts";
+import { forgetOldInitiations, type Peer } from "../../protocol/peer.ts";
+import { nodeRandom } from "../../protocol/primitives/node.ts";
 import { type ProtocolCode, Refusal } from "../../protocol/refusal.ts";
 import type { Clock } from "../../protocol/session.ts";
 import { findSealedIdentities } from "../agents.ts";
-import { type MailboxPage, readMailbox, type StoredItem } from "../mailbox.ts";
+import type { SealedCode } from "../at-rest.ts";
+import { type ItemKey, type MailboxPage, type PageLimits, readMailbox, type StoredItem } from "../mailbox.ts";
 import type { MessageDays } from "../message-days.ts";
-import type { MessageKey } from "../messages.ts";
+import { type MessageKey, messageName } from "../messages.ts";
 import { inTransaction, type Postgres, type Queryable } from "../postgres.ts";
-import { type CustodyKeys, contentOf } from "./custody-keys.ts";
-import { findOpened, type OpenedRow, writeOpened } from "./opened.ts";
+import { type CustodyKeys, contentOf, openStateOrLost } from "./custody-keys.ts";
+import { findFailed } from "./failed.ts";
+import { Failures } from "./failures.ts";
+import { type OpenedRow, recallOpened, recallOrForget, writeOpened } from "./opened.ts";
 import { openItem, prekeysNamedBy, type Verdict } from "./opening.ts";
-import { erasePrivatePrekeys, lockPrivatePrekeys, type PrivatePrekey } from "./private-prekeys.ts";
+import { findPassed } from "./passed.ts";
+import { lookUpPrekeys } from "./prekey-lookup.ts";
+import { erasePrivatePrekeys, findSignedPrekeys, lockPrivatePrekeys } from "./private-prekeys.ts";
 import { lockStates, type StoredState, writeStates } from "./states.ts";
 
 /** Outcomes are kept as long (store/message-days.ts); a sender keeps content to say it anew for 31 days. */
@@ -32,6 +37,9 @@ const REMEMBERED_MS_MAX = 40 * DAY_MS;
 
 /** As far as ids of messages may be ahead of the log. */
 const AHEAD_MS_MAX = 10 * 60 * 1000;
+
+/** Of a content alone: that the agent's own keys are there has been proved. */
+const UNREADABLE_CODES: ReadonlySet<string> = new Set<SealedCode>(["sealed-damaged", "key-unknown"]);
 
 export interface OpenedMessage extends MessageKey, Frame {
   readonly seq: number;
@@ -46,7 +54,7 @@ export interface ItemOutcome extends MessageKey {
 export interface OpenedMailbox {
   /** By seq. */
   readonly messages: readonly OpenedMessage[];
-  /** They stay in the mailbox. */
+  /** They stay in the mailbox until encryption has asked for them anew. */
   readonly failed: readonly (ItemOutcome & { readonly code: ProtocolCode })[];
   /** To be acknowledged by whoever asked for the opening: repeats, and messages of the protocol itself. */
   readonly handled: readonly ItemOutcome[];
@@ -54,9 +62,15 @@ export interface OpenedMailbox {
   readonly refused: readonly (ItemOutcome & { readonly code: ProtocolCode })[];
   /** Sessions in which a peer waits for an answer, each once. */
   readonly rekeys: readonly { readonly peerId: string; readonly sessionId: Uint8Array }[];
+  /** Failed messages that encryption is to ask for, under these item ids. */
+  readonly asks: readonly Asking[];
   /** Where the next call continues. */
   readonly cursor: number;
   readonly lastSeq: number;
+}
+
+export interface Asking extends MessageKey {
+  readonly requestId: string;
 }
 
 export interface OpenMailboxDeps {
@@ -73,18 +87,20 @@ export interface OpenRange {
 }
 
 /** @throws Unavailable; Refusal of `SealedCode` when the agent's keys are gone */
-export function openMailbox(
+export async function openMailbox(
   deps: OpenMailboxDeps,
   recipientId: string,
   range: OpenRange,
   now: number,
 ): Promise<OpenedMailbox> {
+  deps.keys.require(recipientId);
   return inTransaction(deps.postgres, async (client) => {
-    const page = await readFrom(client, recipientId, range);
-    const items = page.items.filter(({ kind }) => kind === "message");
-    const known = await findOpened(client, recipientId, items.map(keyOf));
+    // Requests of peers are not among them: those that wait for long would keep messages out.
+    const { afterSeq, ...page } = await readFrom(client, recipientId, { ...range, kind: "message" });
+    // Who turns pages comes by with the last one.
+    const passed = page.end ? await findPassed(client, recipientId, afterSeq, now) : [];
     const opener = new MailboxOpener(deps, client, recipientId, { now, random: nodeRandom });
-    const outcomes = await opener.open(items, known);
+    const outcomes = await opener.open(page.items, passed);
     const last = page.items.at(-1);
     const cursor = page.end || last === undefined ? page.lastSeq : last.seq;
     return { ...outcomes, cursor, lastSeq: page.lastSeq };
@@ -92,9 +108,12 @@ export function openMailbox(
 }
 
 /** A cursor beyond the mailbox is from before a restore: only from the start is nothing skipped. */
-async function readFrom(client: Queryable, recipientId: string, range: OpenRange): Promise<MailboxPage> {
-  const page = await readMailbox(client, recipientId, range);
-  return range.afterSeq <= page.lastSeq ? page : readMailbox(client, recipientId, { ...range, afterSeq: 0 });
+async function readFrom(client: Queryable, recipientId: string, range: PageLimits) {
+  const read = async (afterSeq: number): Promise<MailboxPage & { readonly afterSeq: number }> => {
+    return { ...(await readMailbox(client, recipientId, { ...range, afterSeq })), afterSeq };
+  };
+  const page = await read(range.afterSeq);
+  return range.afterSeq <= page.lastSeq ? page : read(0);
 }
 
 type Outcomes = Omit<OpenedMailbox, "cursor" | "lastSeq">;
@@ -106,6 +125,7 @@ class MailboxOpener {
   readonly #clock: Clock;
   readonly #known = new Map<string, OpenedRow>();
   readonly #made: OpenedRow[] = [];
+  readonly #failures: Failures;
   readonly #messages: OpenedMessage[] = [];
   readonly #failed: (ItemOutcome & { readonly code: ProtocolCode })[] = [];
   readonly #handled: ItemOutcome[] = [];
@@ -117,21 +137,36 @@ class MailboxOpener {
     this.#client = client;
     this.#recipientId = recipientId;
     this.#clock = clock;
+    this.#failures = new Failures(clock);
   }
 
-  async open(items: readonly StoredItem[], known: readonly OpenedRow[]): Promise<Outcomes> {
-    this.#remember(known);
-    const fresh = items.filter((item) => !this.#known.has(nameOf(keyOf(item))));
+  /** Of those that the caller's cursor has `passed`, only what the service itself has to tell. */
+  async open(items: readonly StoredItem[], passed: readonly ItemKey[]): Promise<Outcomes> {
+    await this.#look([...passed, ...items], recallOpened);
+    const fresh = items.filter((item) => this.#isNew(item));
     if (fresh.length > 0) await this.#openFresh(fresh);
-    for (const item of items) this.#answer(item);
+    for (const item of [...passed, ...items]) this.#answer(item);
+    const asks = await this.#failures.write(this.#client, this.#deps.days, this.#failed);
+    const passedSeq = passed.at(-1)?.seq ?? 0;
     return {
       messages: this.#messages,
-      // A repair that came with it has settled it.
-      failed: this.#failed.filter((item) => !this.#known.has(nameOf(item))),
+      failed: this.#failed.filter(({ seq }) => seq > passedSeq),
       handled: this.#handled,
       refused: this.#refused,
       rekeys: [...this.#rekeys.values()],
+      asks,
     };
+  }
+
+  async #look(items: readonly ItemKey[], recall: typeof recallOpened): Promise<void> {
+    const recipientId = this.#recipientId;
+    this.#remember(await recall(this.#client, this.#deps.keys, recipientId, items.map(keyOf)));
+    const keys = items.map((item) => ({ recipientId, ...keyOf(item) }));
+    this.#failures.know(await findFailed(this.#client, keys));
+  }
+
+  #isNew(item: ItemKey): boolean {
+    return !this.#known.has(messageName(keyOf(item))) && this.#failures.find(keyOf(item)) === null;
   }
 
   async #openFresh(items: readonly StoredItem[]): Promise<void> {
@@ -143,16 +178,17 @@ class MailboxOpener {
     const states = new Map(
       (await lockStates(client, pairs, { areThere: false })).map((state) => [state.peerId, state]),
     );
-    const peers = new Map([...states.values()].map((state) => [state.peerId, this.#deps.keys.openState(state)]));
     const me = await this.#identity();
+    const { keys } = this.#deps;
+    const peers = new Map([...states.values()].map((state) => [state.peerId, openStateOrLost(keys, state)]));
     const prekeys = await lockPrivatePrekeys(client, recipientId, [...new Set(items.flatMap(prekeysNamedBy))]);
-    const lookup = this.#lookupOf(prekeys);
+    const lookup = lookUpPrekeys(keys, recipientId, prekeys);
     // Whoever held the locks before may have opened some of them.
-    this.#remember(await findOpened(client, recipientId, items.map(keyOf)));
+    await this.#look(items, recallOrForget);
     const changed = new Set<string>();
     for (const item of items) {
-      if (this.#known.has(nameOf(keyOf(item)))) continue;
-      const opening = openItem(me, lookup.prekeys, peers.get(item.senderId) as Peer, item, this.#clock);
+      if (!this.#isNew(item)) continue;
+      const opening = openItem(me, lookup, peers.get(item.senderId) as Peer, item, this.#clock);
       const { peer, usedPrekeys, rekeyIn, verdict } = opening;
       if (peer !== null) {
         peers.set(item.senderId, peer);
@@ -172,7 +208,7 @@ class MailboxOpener {
     const { senderId } = item;
     switch (verdict.type) {
       case "failed":
-        this.#failed.push({ ...keyOf(item), seq: item.seq, code: verdict.code });
+        this.#failures.add({ recipientId: this.#recipientId, ...keyOf(item), ...verdict });
         return;
       case "refused":
         this.#make({ ...keyOf(item), outcome: verdict.code, content: null });
@@ -205,8 +241,10 @@ class MailboxOpener {
   }
 
   async #isOpened(key: MessageKey): Promise<boolean> {
-    if (!this.#known.has(nameOf(key))) this.#remember(await findOpened(this.#client, this.#recipientId, [key]));
-    return this.#known.has(nameOf(key));
+    if (!this.#known.has(messageName(key))) {
+      this.#remember(await recallOrForget(this.#client, this.#deps.keys, this.#recipientId, [key]));
+    }
+    return this.#known.has(messageName(key));
   }
 
   #make(row: OpenedRow): void {
@@ -215,7 +253,7 @@ class MailboxOpener {
   }
 
   #remember(rows: readonly OpenedRow[]): void {
-    for (const row of rows) this.#known.set(nameOf(row), row);
+    for (const row of rows) this.#known.set(messageName(row), row);
   }
 
   async #write(
@@ -225,10 +263,11 @@ class MailboxOpener {
     usedPrekeys: readonly string[],
   ): Promise<void> {
     const ownerId = this.#recipientId;
-    const written = [...changed].map((peerId) => {
-      const readVersion = states.get(peerId)?.version ?? 0;
-      const state = this.#deps.keys.sealState(ownerId, peers.get(peerId) as Peer, readVersion + 1);
-      return { ownerId, peerId, readVersion, state };
+    const tidy = await this.#forgetting([...changed].map((peerId) => peers.get(peerId) as Peer));
+    const written = tidy.map((peer) => {
+      const { peerId, version: readVersion, generation } = states.get(peer.agentId) as StoredState;
+      const state = this.#deps.keys.sealState(ownerId, peer, readVersion + 1);
+      return { ownerId, peerId, readVersion, generation, state };
     });
     // One after the other: a statement that is sent after another one's failure would be sent behind the rollback, and stay.
     await writeOpened(this.#client, this.#deps.days, ownerId, this.#made);
@@ -236,23 +275,40 @@ class MailboxOpener {
     await writeStates(this.#client, written);
   }
 
-  /** What is known of the item, said. */
-  #answer(item: StoredItem): void {
-    const row = this.#known.get(nameOf(keyOf(item)));
-    if (row === undefined) return;
-    const place = { ...keyOf(item), seq: item.seq };
-    if (row.outcome === "handled") this.#handled.push(place);
-    else if (row.outcome !== "content") this.#refused.push({ ...place, code: row.outcome });
-    // Without content it has ended, and the mailbox is about to know.
-    else if (row.content !== null) this.#messages.push({ ...place, sentAt: timeOf(item), ...this.#contentOf(row) });
+  /** Without what is remembered to protect signed prekeys that are gone. */
+  async #forgetting(peers: readonly Peer[]): Promise<readonly Peer[]> {
+    if (peers.every(({ remembered }) => remembered.length === 0)) return peers;
+    const there = await findSignedPrekeys(this.#client, this.#recipientId);
+    return peers.map((peer) => forgetOldInitiations(peer, { signedPrekey: (id) => (there.has(id) ? id : null) }));
   }
 
-  #contentOf({ senderId, messageId, content }: OpenedRow): Frame {
-    const frame = decodeFrame(
-      this.#deps.keys.openContent(this.#recipientId, { senderId, messageId }, content as Uint8Array),
-    );
-    if (typeof frame === "string") throw new Error("an opened content cannot be read");
-    return frame;
+  /** What is known of the item, said. */
+  #answer(item: ItemKey): void {
+    const row = this.#known.get(messageName(keyOf(item)));
+    const failure = this.#failures.find(keyOf(item));
+    const place = { ...keyOf(item), seq: item.seq };
+    if (row === undefined) {
+      if (failure !== null) this.#failed.push({ ...place, code: failure.code });
+      return;
+    }
+    // A repair has taken its place: its sender learns what became of it, and not that it was read.
+    if (row.outcome === "handled" && failure !== null) this.#refused.push({ ...place, code: failure.code });
+    else if (row.outcome === "handled") this.#handled.push(place);
+    else if (row.outcome !== "content") this.#refused.push({ ...place, code: row.outcome });
+    // Without content it has ended, and the mailbox is about to know.
+    else if (row.content !== null) this.#answerContent(place, timeOf(item), row.content);
+  }
+
+  #answerContent(place: ItemOutcome, sentAt: number, content: Uint8Array): void {
+    try {
+      const frame = decodeFrame(this.#deps.keys.openContent(this.#recipientId, place, content));
+      if (typeof frame === "string") throw new Error("an opened content cannot be read");
+      this.#messages.push({ ...place, sentAt, ...frame });
+    } catch (error) {
+      if (!(error instanceof Refusal) || !UNREADABLE_CODES.has(error.code)) throw error;
+      // Opened once, and damaged since: nobody can bring it back, and it keeps nothing else back.
+      this.#failed.push({ ...place, code: "message-key-gone" });
+    }
   }
 
   async #identity(): Promise<Identity> {
@@ -260,50 +316,13 @@ class MailboxOpener {
     if (sealed === undefined) throw new Refusal("key-unknown");
     return this.#deps.keys.openIdentity(this.#recipientId, sealed);
   }
-
-  /** Opened before any message is: that one does not open is the agent's trouble, and no message's. */
-  #lookupOf(rows: readonly PrivatePrekey[]) {
-    const privateKeys = new Map(
-      rows.map(({ prekeyId, privateKeyEncrypted }) => [
-        prekeyId,
-        this.#deps.keys.openPrekey(this.#recipientId, prekeyId, privateKeyEncrypted),
-      ]),
-    );
-    const keyTypes = new Map(rows.map(({ prekeyId, keyType }) => [prekeyId, keyType]));
-    const used = new Set<string>();
-    const privateKeyOf = (id: string, ...wanted: readonly PrivatePrekey["keyType"][]) => {
-      const keyType = keyTypes.get(id);
-      if (keyType === undefined || used.has(id) || !wanted.includes(keyType)) return null;
-      return privateKeys.get(id) ?? null;
-    };
-    const pairOf = (id: string, keyType: PrivatePrekey["keyType"]) => {
-      const privateKey = privateKeyOf(id, keyType);
-      return privateKey === null ? null : x25519PairFrom(nodePrimitives, privateKey);
-    };
-    const prekeys: PrekeyLookup = {
-      signedPrekey: (id) => pairOf(id, "signed"),
-      oneTimePrekey: (id) => pairOf(id, "one-time"),
-      kemPrekey: (id) => {
-        const seed = privateKeyOf(id, "kem", "kem-last-resort");
-        if (seed === null) return null;
-        return { pair: mlKem768PairFrom(nodePrimitives, seed), lastResort: keyTypes.get(id) === "kem-last-resort" };
-      },
-      // The service publishes KEM prekeys with an agent's very first prekeys (jobs/rotation.ts).
-      kemPublished: true,
-    };
-    return { prekeys, used };
-  }
 }
 
-function keyOf({ senderId, itemId }: StoredItem): MessageKey {
+function keyOf({ senderId, itemId }: ItemKey): MessageKey {
   return { senderId, messageId: itemId };
 }
 
-function nameOf({ senderId, messageId }: MessageKey): string {
-  return `${senderId}/${messageId}`;
-}
-
-function timeOf({ itemId }: StoredItem): number {
+function timeOf({ itemId }: ItemKey): number {
   const time = messageIdTime(itemId);
   if (time === null) throw new Error("an id in a mailbox is a UUIDv7");
   return time;

@@ -5,10 +5,11 @@
  * it), so that whoever lost an answer is given it again.
  */
 import { messageIdTime } from "../../protocol/message-id.ts";
-import type { ProtocolCode } from "../../protocol/refusal.ts";
+import { type ProtocolCode, Refusal } from "../../protocol/refusal.ts";
 import type { MessageDays } from "../message-days.ts";
 import type { MessageKey } from "../messages.ts";
 import type { Queryable } from "../postgres.ts";
+import type { CustodyKeys } from "./custody-keys.ts";
 
 /** `content`: for the agent. `handled`: a repeat, or a message of the protocol itself. A code: it will never be of use. */
 export type OpenedOutcome = "content" | "handled" | ProtocolCode;
@@ -41,6 +42,60 @@ export async function findOpened(
   });
   return rows.map(({ sender_id: senderId, message_id: messageId, outcome, content }) => {
     return { senderId, messageId, outcome, content };
+  });
+}
+
+/**
+ * Those that were opened and can be answered, in any order. A content whose day's key is gone, as in an old backup, is gone: its message was not opened, as far as
+ * anybody will know. That the agent's own keys are there has been proved.
+ */
+export async function recallOpened(
+  db: Queryable,
+  keys: Pick<CustodyKeys, "isContentGone">,
+  recipientId: string,
+  wanted: readonly MessageKey[],
+): Promise<readonly OpenedRow[]> {
+  const found = await findOpened(db, recipientId, wanted);
+  return found.filter((row) => !isGone(keys, recipientId, row));
+}
+
+/** The same, and what is gone makes room for another opening: only under the locks of the states, for another may have been written since it was looked at. */
+export async function recallOrForget(
+  client: Queryable,
+  keys: Pick<CustodyKeys, "isContentGone">,
+  recipientId: string,
+  wanted: readonly MessageKey[],
+): Promise<readonly OpenedRow[]> {
+  const found = await findOpened(client, recipientId, wanted);
+  const gone = found.filter((row) => isGone(keys, recipientId, row));
+  await forgetOpened(client, recipientId, gone);
+  return found.filter((row) => !gone.includes(row));
+}
+
+function isGone(keys: Pick<CustodyKeys, "isContentGone">, recipientId: string, { content }: OpenedRow): boolean {
+  try {
+    return content !== null && keys.isContentGone(recipientId, content);
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    // Where the answer is made it will be found damaged, alone.
+    return error.code === "key-unknown";
+  }
+}
+
+/** Those that hold what they held when they were looked at. */
+async function forgetOpened(client: Queryable, recipientId: string, gone: readonly OpenedRow[]): Promise<void> {
+  if (gone.length === 0) return;
+  await client.query({
+    name: "forget-opened",
+    text: `DELETE FROM messaging_opened o
+           USING unnest($2::text[], $3::uuid[], $4::bytea[]) AS i (sender_id, message_id, content)
+           WHERE o.recipient_id = $1 AND o.sender_id = i.sender_id AND o.message_id = i.message_id AND o.content = i.content`,
+    values: [
+      recipientId,
+      gone.map(({ senderId }) => senderId),
+      gone.map(({ messageId }) => messageId),
+      gone.map(({ content }) => content),
+    ],
   });
 }
 

@@ -34,8 +34,8 @@ export type Verdict =
   | { readonly type: "handled" }
   /** It will never be of use. */
   | { readonly type: "refused"; readonly code: ProtocolCode }
-  /** It stays in the mailbox; only its sender could say it anew. */
-  | { readonly type: "failed"; readonly code: ProtocolCode };
+  /** Only its sender could say it anew, who is to be told where it failed. */
+  | ({ readonly type: "failed"; readonly code: ProtocolCode } & Pick<Envelope, "sessionId" | "dhPublicKey">);
 
 export function openItem(me: Identity, prekeys: PrekeyLookup, peer: Peer, item: StoredItem, clock: Clock): Opening {
   const envelope = envelopeOf(item);
@@ -48,7 +48,9 @@ export function openItem(me: Identity, prekeys: PrekeyLookup, peer: Peer, item: 
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     const { code } = error as Refusal<ProtocolCode>;
-    return unchanged({ type: isRepairable(code) ? "failed" : "refused", code });
+    if (!isRepairable(code)) return unchanged({ type: "refused", code });
+    const { sessionId, dhPublicKey } = envelope;
+    return unchanged({ type: "failed", code, sessionId, dhPublicKey });
   }
 }
 

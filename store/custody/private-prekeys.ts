@@ -39,6 +39,17 @@ export async function lockPrivatePrekeys(
   });
 }
 
+/** Those of the agent's signed prekeys whose private half is there. */
+export async function findSignedPrekeys(db: Queryable, agentId: string): Promise<ReadonlySet<string>> {
+  const { rows } = await db.query<{ prekey_id: string }>({
+    name: "find-signed-private-prekeys",
+    text: `SELECT prekey_id FROM messaging_prekeys
+           WHERE agent_id = $1 AND key_type = 'signed' AND private_key_encrypted IS NOT NULL`,
+    values: [agentId],
+  });
+  return new Set(rows.map(({ prekey_id }) => prekey_id));
+}
+
 export async function erasePrivatePrekeys(
   client: Queryable,
   agentId: string,

@@ -40,15 +40,26 @@ export class KeptKeys<Value> {
 
   /** What is kept under this name, or what `make` makes. Throws what `make` throws, and `Unavailable`. */
   get(name: string, make: () => Value): Value {
+    const known = this.find(name);
+    if (known !== undefined) return known;
+    const value = make();
+    this.put(name, value);
+    return value;
+  }
+
+  /** What is kept under this name. Throws `Unavailable`. */
+  find(name: string): Value | undefined {
     const nowMs = this.#now();
     if (Math.abs(nowMs - this.#lookedMs) >= DESTRUCTION_SEEN_MS_MAX) this.#look(nowMs);
     const known = this.#kept.get(name);
-    if (known !== undefined && isFresh(known, nowMs)) return known.value;
-    const value = make();
+    return known !== undefined && isFresh(known, nowMs) ? known.value : undefined;
+  }
+
+  /** Kept from now on, in the place of what was. */
+  put(name: string, value: Value): void {
     this.#kept.delete(name);
     if (this.#kept.size >= this.#keptMax) this.#kept.delete(this.#kept.keys().next().value ?? "");
-    this.#kept.set(name, { value, sinceMs: nowMs });
-    return value;
+    this.#kept.set(name, { value, sinceMs: this.#now() });
   }
 
   /** Nothing is kept any more, from now on what is asked for is made anew. */

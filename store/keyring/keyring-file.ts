@@ -17,7 +17,7 @@ import { DatabaseSync, type SQLInputValue, type StatementSync } from "node:sqlit
 import { asciiBytes, ByteWriter, label } from "../../protocol/bytes.ts";
 import { Refusal, Unavailable } from "../../protocol/refusal.ts";
 import { UUID_BYTES, uuidToBytes } from "../../protocol/uuid.ts";
-import { KEY_BYTES, type KeyCode, type KeyName, type Keyring, KeyringError } from "./keyring.ts";
+import { type DatedKind, KEY_BYTES, type KeyCode, type KeyName, type Keyring, KeyringError } from "./keyring.ts";
 import { OWNER_ONLY, overwriteFile, ownerOnly, removeIfThere, syncFolder } from "./owner-only.ts";
 import type { RootKeys } from "./root-keys.ts";
 
@@ -163,7 +163,7 @@ class KeyringFile implements Keyring {
     );
   }
 
-  destroyDatedBelow(kind: "day" | "epoch", number: number): void {
+  destroyDatedBelow(kind: DatedKind, number: number): void {
     const { text } = columnsOf({ kind, number });
     this.#destroy(
       "INSERT INTO bounds VALUES (?, ?) ON CONFLICT DO UPDATE SET below = excluded.below WHERE below < excluded.below",
@@ -171,6 +171,14 @@ class KeyringFile implements Keyring {
       number,
       () => this.#database.prepare("DELETE FROM keys WHERE kind = ? AND name < ?").run(kind, text),
     );
+  }
+
+  oldest(kind: DatedKind): number | null {
+    return this.#extreme("min", kind);
+  }
+
+  newest(kind: DatedKind): number | null {
+    return this.#extreme("max", kind);
   }
 
   destructions(): number {
@@ -210,6 +218,13 @@ class KeyringFile implements Keyring {
         key.fill(0);
       }
       return rows.length > 0;
+    });
+  }
+
+  #extreme(which: "min" | "max", kind: DatedKind): number | null {
+    return atTheDoor(() => {
+      const row = this.#database.prepare(`SELECT ${which}(name) AS name FROM keys WHERE kind = ?`).get(kind);
+      return typeof row?.["name"] === "string" ? Number(row["name"]) : null;
     });
   }
 

@@ -44,6 +44,10 @@ export interface Keyring {
   destroyMaster(agentId: string): void;
   /** Destroys every key of this kind below `number`, made or not yet made. Durable when it returns; the bound never goes down. */
   destroyDatedBelow(kind: DatedKind, number: number): void;
+  /** The lowest number of a key of this kind that is there; null when there is none. Nothing is unwrapped. */
+  oldest(kind: DatedKind): number | null;
+  /** The highest. */
+  newest(kind: DatedKind): number | null;
   /** How many calls have destroyed something: who keeps unwrapped keys drops them when it changes. */
   destructions(): number;
   /**
@@ -62,6 +66,8 @@ export type KeyringCode =
   | "keyring-damaged"
   | "keyring-newer"
   | "keyring-replaced"
+  | "keyring-foreign"
+  | "keyring-older"
   | "root-missing"
   | "root-exposed"
   | "root-damaged"
@@ -80,6 +86,10 @@ const WHY: Record<KeyringCode, string> = {
   "keyring-damaged": "the keyring was changed or cut: bring back a copy",
   "keyring-newer": "the keyring was written by a newer version",
   "keyring-replaced": "another file lies where the keyring was opened: start again",
+  "keyring-foreign":
+    "this is not the keyring that this database was filled with: configure that one or, when it is lost for good, accept this one (npm run keyring -- accept)",
+  "keyring-older":
+    "the keyring is a copy from before keys were made or destroyed: bring back the newest or, when there is no newer one, accept this one (npm run keyring -- accept)",
   "root-missing": "the root key that the keyring is wrapped under is not there",
   "root-exposed": "the root key can be read by others, or leave its token",
   "root-damaged": "the file of the root keys was changed or cut: bring back a copy",

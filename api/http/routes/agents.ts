@@ -1,23 +1,23 @@
 /** Registration, and what an agent publishes for those who begin a session with it. */
-import { decodeBase64Url, encodeBase64Url } from "../../../protocol/base64url.ts";
+import { encodeBase64Url } from "../../../protocol/base64url.ts";
 import { bundleToJson, type SignedPrekey } from "../../../protocol/prekeys.ts";
-import { formatTimestamp, parseTimestamp } from "../../../protocol/timestamp.ts";
+import { formatTimestamp } from "../../../protocol/timestamp.ts";
 import { claimBundle } from "../../operations/claim-bundle.ts";
 import { ownPrekeys } from "../../operations/own-prekeys.ts";
 import { registerAgent } from "../../operations/register-agent.ts";
 import { registerHeldAgent } from "../../operations/register-held-agent.ts";
 import { uploadPrekeys } from "../../operations/upload-prekeys.ts";
 import { ApiRefusal } from "../../problem.ts";
-import { type HttpDeps, type Reply, type Request, route } from "../route.ts";
+import { agentAnswer, registerBody } from "../agent-schemas.ts";
 import {
-  agentAnswer,
   bundleAnswer,
   ownPrekeysAnswer,
   prekeysPath,
-  registerBody,
   uploadPrekeysAnswer,
   uploadPrekeysBody,
-} from "../schemas.ts";
+} from "../prekey-schemas.ts";
+import { type HttpDeps, type Reply, type Request, route } from "../route.ts";
+import { checkedBytes, checkedTime } from "../validation.ts";
 
 export const register = route({
   method: "POST",
@@ -25,7 +25,7 @@ export const register = route({
   operationId: "registerAgent",
   summary: "Register an agent",
   description:
-    "Signed by the very key it registers; keyid is that key's thumbprint. Again changes nothing. With custody server the service makes and holds the agent's keys, and its operator can read the agent's messages: later calls are signed by the access key with the answered agent_id as keyid.",
+    "Signed by the very key it registers; keyid is that key's thumbprint. Unless the operator has opened the registration, an owner answers for the agent (owner_statement), for good. Again changes nothing. With custody server the service makes and holds the agent's keys, and its operator can read the agent's messages: later calls are signed by the access key with the answered agent_id as keyid.",
   signedBy: "key-in-body",
   needsRedis: true,
   request: { body: registerBody },
@@ -33,12 +33,20 @@ export const register = route({
     201: { description: "Registered", schema: agentAnswer },
     200: { description: "It was registered already", schema: agentAnswer },
   },
-  refuses: ["identity-key-invalid", "custody-unavailable"],
+  refuses: [
+    "identity-key-invalid",
+    "custody-unavailable",
+    "registration-closed",
+    "owner-statement-missing",
+    "owner-statement-invalid",
+    "owner-mismatch",
+  ],
   handle: async (deps, { caller, body }) => {
-    const { agent, created } =
+    const { owner_statement: ownerStatement = null } = body;
+    const { agent, created, owner } =
       body.custody === "server"
-        ? await registerHeldAgent(deps, caller.identityKey)
-        : await registerAgent(deps, caller, { custody: "agent" });
+        ? await registerHeldAgent(deps, { keyId: caller.agentId, key: caller.identityKey }, ownerStatement)
+        : await registerAgent(deps, caller, { custody: "agent", ownerStatement });
     return {
       status: created ? 201 : 200,
       json: {
@@ -48,6 +56,7 @@ export const register = route({
         readable_by: agent.custody === "agent" ? "agent" : "agent-and-operator",
         status: agent.status,
         created_at: formatTimestamp(agent.createdAt),
+        ...(owner === null ? {} : { owner: { issuer: owner.issuer, subject: owner.subject } }),
       },
     };
   },
@@ -94,6 +103,8 @@ export const own = route({
   description:
     "Counts, ages, and a digest over everything that can be handed out: an agent that computes another one has lost something.",
   signedBy: "agent",
+  // Up to 2,000 keys are read and hashed.
+  cost: 20,
   request: {},
   answers: { 200: { description: "The stock of this moment", schema: ownPrekeysAnswer } },
   refuses: [],
@@ -127,7 +138,7 @@ const claim = {
     headers: { "Idempotency-Key": "Names the request, 1 to 200 characters, quoted or bare" },
   },
   answers: { 200: { description: "Claimed", schema: bundleAnswer } },
-  refuses: ["recipient-unknown", "prekeys-unavailable", "rate-limited"],
+  refuses: ["recipient-unknown", "not-allowed", "prekeys-unavailable", "rate-limited"],
   handle: claimed,
 } as const;
 
@@ -187,16 +198,4 @@ function signedPrekeyOf(json: {
 
 function stockedPrekeyOf({ id, createdAt }: { readonly id: string; readonly createdAt: number }) {
   return { id, created_at: formatTimestamp(createdAt) };
-}
-
-function checkedBytes(text: string): Uint8Array {
-  const bytes = decodeBase64Url(text);
-  if (bytes === null) throw new Error("the schema let something through that is not base64url");
-  return bytes;
-}
-
-function checkedTime(text: string): number {
-  const ms = parseTimestamp(text);
-  if (ms === null) throw new Error("the schema let something through that is not a time");
-  return ms;
 }

@@ -1,11 +1,11 @@
 /** Reading the mailbox, and answering what was read. */
-import { decodeEnvelope, type EnvelopeJson, envelopeToJson } from "../../../protocol/envelope.ts";
-import type { StoredItem } from "../../../store/mailbox.ts";
+import { itemToJson } from "../../item-json.ts";
 import { type Answer, acknowledge, resolveSeqs, type SeqAnswer } from "../../operations/acknowledge.ts";
-import { RECEIVE_ITEMS_MAX, receive, WAIT_SECONDS_MAX } from "../../operations/receive.ts";
+import { RECEIVE_ITEMS_MAX, receive } from "../../operations/receive.ts";
 import { reportDelivered } from "../../operations/report-delivered.ts";
+import { acknowledgeAnswer, acknowledgeBody, receiveAnswer, receiveQuery } from "../message-schemas.ts";
+import { appliedOf, preferWait, waitApplied, waitOf } from "../prefer.ts";
 import { route } from "../route.ts";
-import { acknowledgeAnswer, acknowledgeBody, receiveAnswer, receiveQuery } from "../schemas.ts";
 
 export const poll = route({
   method: "GET",
@@ -17,13 +17,13 @@ export const poll = route({
   signedBy: "agent",
   request: {
     query: receiveQuery,
-    headers: { Prefer: `wait=<seconds, 0 to ${WAIT_SECONDS_MAX}>: how long to wait for a first item (RFC 7240)` },
+    headers: preferWait,
   },
   answers: {
     200: {
       description: "What waits",
       schema: receiveAnswer,
-      headers: { "Preference-Applied": "wait=<seconds>, when Prefer was followed" },
+      headers: waitApplied,
     },
   },
   refuses: ["stream-open"],
@@ -37,8 +37,8 @@ export const poll = route({
     });
     return {
       status: 200,
-      json: { items: received.items.map(toWire), cursor: String(received.cursor), last_seq: received.lastSeq },
-      ...(waitSeconds === null ? {} : { headers: { "preference-applied": `wait=${waitSeconds}` } }),
+      json: { items: received.items.map(itemToJson), cursor: String(received.cursor), last_seq: received.lastSeq },
+      headers: appliedOf(waitSeconds),
       written: () => reportDelivered(deps, caller.agentId, received.items, "http"),
     };
   },
@@ -58,7 +58,9 @@ export const answerItems = route({
   handle: async (deps, { caller, body }) => {
     const { byId, bySeq } = sorted(body.items);
     const answers = [...byId, ...(await resolveSeqs(deps, caller, bySeq))];
-    return { status: 202, json: { accepted: await acknowledge(deps, caller, answers, "http") } };
+    const accepted = await acknowledge(deps, caller, answers, "http");
+    deps.answered(caller.agentId, answers);
+    return { status: 202, json: { accepted } };
   },
 });
 
@@ -79,30 +81,4 @@ function sorted(items: readonly WireAnswer[]): { byId: Answer[]; bySeq: SeqAnswe
     else if (senderId !== undefined && messageId !== undefined) byId.push({ senderId, messageId, ...verdict });
   }
   return { byId, bySeq };
-}
-
-/** What was accepted under an operator's older, larger limit is still handed out. */
-const anySize = { ciphertextBytesMax: Number.POSITIVE_INFINITY };
-
-function toWire({ seq, kind, senderId, itemId, body }: StoredItem): Record<string, unknown> {
-  const content =
-    kind === "message" ? { envelope: envelopeJson(body) } : { retry: JSON.parse(Buffer.from(body).toString("utf8")) };
-  return { seq, kind, sender_id: senderId, item_id: itemId, ...content };
-}
-
-/** The platform encodes a long ciphertext a hundred times as fast as the codec; both spell it the one right way. */
-function envelopeJson(body: Uint8Array): EnvelopeJson {
-  const envelope = decodeEnvelope(body, anySize);
-  const json = envelopeToJson({ ...envelope, ciphertext: new Uint8Array() }, anySize);
-  return { ...json, ciphertext: Buffer.from(envelope.ciphertext).toString("base64url") };
-}
-
-/** RFC 7240: null when nothing was preferred that is understood here; more than the most is the most. */
-function waitOf(prefer: string | string[] | undefined): number | null {
-  const preferences = (Array.isArray(prefer) ? prefer.join(",") : (prefer ?? "")).split(/[,;]/);
-  for (const preference of preferences) {
-    const match = /^\s*wait\s*=\s*"?(\d{1,6})"?\s*$/i.exec(preference);
-    if (match !== null) return Math.min(Number(match[1]), WAIT_SECONDS_MAX);
-  }
-  return null;
 }

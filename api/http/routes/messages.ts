@@ -2,8 +2,8 @@
 import { encodeBase64Url } from "../../../protocol/base64url.ts";
 import { formatTimestamp } from "../../../protocol/timestamp.ts";
 import { type MessageStatus, messageStatus, messageStatuses } from "../../operations/message-status.ts";
+import { messageAnswer, messagePath, messageQuery, messagesAnswer, messagesBody } from "../message-schemas.ts";
 import { route } from "../route.ts";
-import { messageAnswer, messagePath, messageQuery, messagesAnswer, messagesBody } from "../schemas.ts";
 
 export const oneStatus = route({
   method: "GET",
@@ -55,6 +55,7 @@ function toWire(status: MessageStatus): Record<string, unknown> {
     code: status.code,
     accepted_at: formatTimestamp(status.acceptedAt),
     queued_at: formatTimestamp(status.queuedAt),
+    undeliverable_at: status.undeliverableAt === null ? null : formatTimestamp(status.undeliverableAt),
     delivered_at: status.deliveredAt === null ? null : formatTimestamp(status.deliveredAt),
     ended_at: status.endedAt === null ? null : formatTimestamp(status.endedAt),
   };

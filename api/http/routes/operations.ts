@@ -1,7 +1,7 @@
 /** For those who run the service: open, without a signature. Keep them inside the network where that matters. */
 import { ApiRefusal } from "../../problem.ts";
+import { liveAnswer, readinessAnswer } from "../problem-schemas.ts";
 import { type HttpDeps, route } from "../route.ts";
-import { liveAnswer, readinessAnswer } from "../schemas.ts";
 
 /** A probe that hangs says the same as one that fails; probes ask every few seconds. */
 const CHECK_MS_MAX = 2_000;

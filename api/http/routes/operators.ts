@@ -1,7 +1,7 @@
 /** What operators do, with a token of their own (`api/operators.ts`). */
 import { rotateAgent } from "../../operations/rotate-agent.ts";
+import { agentPath, rotatedAnswer, rotationAskedAnswer } from "../operator-schemas.ts";
 import { route } from "../route.ts";
-import { agentPath, rotatedAnswer, rotationAskedAnswer } from "../schemas.ts";
 
 export const rotate = route({
   method: "POST",

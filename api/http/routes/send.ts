@@ -3,8 +3,8 @@ import { encodeEnvelope, envelopeFromJson } from "../../../protocol/envelope.ts"
 import { Refusal } from "../../../protocol/refusal.ts";
 import { send } from "../../operations/send.ts";
 import { BatchRefusal } from "../../problem.ts";
+import { sendAnswer, sendBody } from "../message-schemas.ts";
 import { route } from "../route.ts";
-import { sendAnswer, sendBody } from "../schemas.ts";
 
 export const sendEnvelopes = route({
   method: "POST",
@@ -14,17 +14,20 @@ export const sendEnvelopes = route({
   description:
     "All or nothing: when one envelope is refused, none is sent, and errors[] names each one at fault. message_id is the idempotency key: the identical envelope again is answered the same and sent once.",
   signedBy: "agent",
+  sends: true,
   request: { body: sendBody, messageIdAt: (body) => (path) => messageIdAt(body, path) },
   answers: { 202: { description: "In the log; what becomes of it: GET /messaging/messages/{id}", schema: sendAnswer } },
   refuses: [
     "custody-mismatch",
     "too-many",
     "recipient-unknown",
+    "not-allowed",
     "sender-mismatch",
     "message-id-too-old",
     "message-id-in-future",
     "timestamp-mismatch",
     "message-id-reused",
+    "pair-full",
   ],
   handle: async (deps, { caller, body }) => {
     const accepted = await send(

@@ -4,16 +4,10 @@ import { retryRequestFromJson } from "../../../protocol/retry-request.ts";
 import { formatTimestamp } from "../../../protocol/timestamp.ts";
 import type { FactsCursor, SessionFacts } from "../../../store/session-facts.ts";
 import { requestRetry } from "../../operations/request-retry.ts";
-import { type PairSession, pairSessions, sentSessions } from "../../operations/session-facts.ts";
+import { type PairSession, pairCustody, pairSessions, sentSessions } from "../../operations/session-facts.ts";
+import { retryAnswer, retryBody } from "../message-schemas.ts";
 import { route } from "../route.ts";
-import {
-  pairSessionsAnswer,
-  pairSessionsPath,
-  retryAnswer,
-  retryBody,
-  sentSessionsAnswer,
-  sentSessionsQuery,
-} from "../schemas.ts";
+import { pairSessionsAnswer, pairSessionsPath, sentSessionsAnswer, sentSessionsQuery } from "../session-schemas.ts";
 
 export const sentFacts = route({
   method: "GET",
@@ -40,14 +34,27 @@ export const pairFacts = route({
   path: "/messaging/sessions/{peer}",
   operationId: "pairSessions",
   summary: "The caller's sessions with a peer",
-  description: "The newest 100, newest first: what each side sent last, as the log shows it.",
+  description:
+    "The newest 100, newest first: what each side sent last, as the log shows it, and who can read what is said between the two. For agents of either custody.",
   signedBy: "agent",
   request: { path: pairSessionsPath },
   answers: { 200: { description: "Their sessions", schema: pairSessionsAnswer } },
   refuses: [],
   handle: async (deps, { caller, path }) => {
-    const sessions = await pairSessions(deps, caller, path.peer);
-    return { status: 200, json: { sessions: sessions.map((session) => pairToWire(path.peer, session)) } };
+    const [sessions, { custody, peerCustody }] = await Promise.all([
+      pairSessions(deps, caller, path.peer),
+      pairCustody(deps, caller, path.peer),
+    ]);
+    const isReadable = custody === "server" || peerCustody === "server";
+    return {
+      status: 200,
+      json: {
+        custody,
+        ...(peerCustody === null ? {} : { peer_custody: peerCustody }),
+        readable_by: isReadable ? "agents-and-operator" : "agents",
+        sessions: sessions.map((session) => pairToWire(path.peer, session)),
+      },
+    };
   },
 });
 
@@ -69,6 +76,7 @@ export const retryRequest = route({
     "message-id-reused",
     "message-unknown",
     "recipient-unknown",
+    "not-allowed",
     "rate-limited",
   ],
   handle: async (deps, { caller, body }) => {

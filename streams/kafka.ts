@@ -4,7 +4,8 @@
  * kafkajs's own log goes through ours one level down: what it calls an error is usually a broker that restarts, and an error in our log
  * is a bug somebody must look at.
  */
-import { type Admin, Kafka, type KafkaMessage, type LogEntry, logLevel } from "kafkajs";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type Admin, Kafka, KafkaJSProtocolError, type KafkaMessage, type LogEntry, logLevel } from "kafkajs";
 import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
 import { createExclusive } from "./exclusive.ts";
@@ -24,13 +25,19 @@ export interface KafkaOptions {
 
 export interface KafkaDoor {
   readonly client: Kafka;
-  /** Runs an administrator's question over the one connection for them. Rejects with `Unavailable("kafka")`. */
+  /**
+   * Runs an administrator's question over the one connection for them; again and from its beginning where a partition has no leader
+   * just then, for 5 s. Rejects with `Unavailable("kafka")`.
+   */
   ask<Answer>(question: (admin: Admin) => Promise<Answer>): Promise<Answer>;
   close(): Promise<void>;
 }
 
 const requestMsMax = 5_000;
 const connectMsMax = 3_000;
+/** How long a topic that has just been made, or whose broker has just come back, may take until its partitions answer. */
+const leaderMsMax = 5_000;
+const leaderLookMs = 100;
 
 /** Connects at first use. */
 export function openKafka(options: KafkaOptions): KafkaDoor {
@@ -73,16 +80,26 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
     // One question at a time: asked for several topics at once, kafkajs's admin loses its metadata of one while it learns another's.
     ask: (question) =>
       exclusive.run(async () => {
-        try {
-          return await question(await connected());
-        } catch (error) {
-          // The next question is asked over a new connection.
-          await disconnect();
-          throw new Unavailable("kafka", error);
+        for (const until = performance.now() + leaderMsMax; ; await sleep(leaderLookMs)) {
+          try {
+            return await question(await connected());
+          } catch (error) {
+            // The next question is asked over a new connection.
+            await disconnect();
+            if (!hasNoLeader(error) || performance.now() > until) throw new Unavailable("kafka", error);
+          }
         }
       }),
     close: disconnect,
   };
+}
+
+/** Kafka tells of a new leader before that one has taken its place, and kafkajs's admin asks again only for topics it does not know. */
+function hasNoLeader(error: unknown): boolean {
+  return (
+    error instanceof KafkaJSProtocolError &&
+    (error.type === "NOT_LEADER_FOR_PARTITION" || error.type === "LEADER_NOT_AVAILABLE")
+  );
 }
 
 function logTo(log: pino.Logger): (entry: LogEntry) => void {

@@ -160,7 +160,7 @@ async function* serverFiles(planted: Buffer): AsyncGenerator<readonly [name: str
   await redis.set("planted", planted);
   await redis.save();
   redis.disconnect();
-  await house.kafka.ask((admin) => admin.createTopics({ waitForLeaders: true, topics: [{ topic: "planted" }] }));
+  await house.kafka.ask((admin) => admin.createTopics({ waitForLeaders: false, topics: [{ topic: "planted" }] }));
   const producer = house.kafka.client.producer();
   await producer.connect();
   await producer.send({ topic: "planted", messages: [{ value: planted }] });

@@ -104,7 +104,7 @@ async function makeWithOwnTimes(kafka: KafkaDoor, topic: Topic<AuditRecord>): Pr
       return { name: key, value };
     }),
   }));
-  await kafka.ask((admin) => admin.createTopics({ waitForLeaders: true, topics }));
+  await kafka.ask((admin) => admin.createTopics({ waitForLeaders: false, topics }));
 }
 
 /** Every record that was published lies in the window of such a request: their times are of another year than their appends. */

@@ -1,4 +1,4 @@
-import { KafkaJSProtocolError } from "kafkajs";
+import kafkajs, { type KafkaJSProtocolError } from "kafkajs";
 import { expect, test } from "vitest";
 import { Unavailable } from "../protocol/refusal.ts";
 import { useStage } from "../tests/runner-stage.ts";
@@ -8,7 +8,7 @@ const stage = useStage();
 
 /** As kafkajs makes it of a broker's answer. */
 function answered(type: string, code: number): KafkaJSProtocolError {
-  return new KafkaJSProtocolError(Object.assign(new Error(type), { type, code, retriable: true }));
+  return new kafkajs.KafkaJSProtocolError(Object.assign(new Error(type), { type, code, retriable: true }));
 }
 
 test.each([

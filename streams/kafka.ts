@@ -5,7 +5,7 @@
  * is a bug somebody must look at.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Admin, Kafka, KafkaJSProtocolError, type KafkaMessage, type LogEntry, logLevel } from "kafkajs";
+import kafkajs, { type Admin, Kafka, type KafkaMessage, type LogEntry, logLevel } from "kafkajs";
 import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
 import { createExclusive } from "./exclusive.ts";
@@ -97,7 +97,7 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
 /** Kafka tells of a new leader before that one has taken its place, and kafkajs's admin asks again only for topics it does not know. */
 function hasNoLeader(error: unknown): boolean {
   return (
-    error instanceof KafkaJSProtocolError &&
+    error instanceof kafkajs.KafkaJSProtocolError &&
     (error.type === "NOT_LEADER_FOR_PARTITION" || error.type === "LEADER_NOT_AVAILABLE")
   );
 }

@@ -86,6 +86,7 @@ describe("an answer that is lost", () => {
 
 test("two that publish the same rows of an input partition: each row is there once, in order, whoever was faster", {
   timeout: 120_000,
+  retry: 0,
 }, async () => {
   const { open, row, read } = await scene();
   const [one, two] = [open(direct), open(direct)];

@@ -61,6 +61,7 @@ const freezes: readonly Failpoint[] = ["after-commit", "before-commit"];
 
 test.each(freezes)(
   "encryption frozen %s, past its session, while another takes over and it goes on: every message opens once, no key is used twice",
+  { retry: 0 },
   async (point) => {
     const [held, other] = await heldAgents(2);
     if (held === undefined || other === undefined) throw new Error("no agents");
@@ -92,7 +93,9 @@ test.each(freezes)(
   },
 );
 
-test("Redis emptied, and its states put back to older ones, in the middle of traffic: everything opens once, no key is used twice", async () => {
+test("Redis emptied, and its states put back to older ones, in the middle of traffic: everything opens once, no key is used twice", {
+  retry: 0,
+}, async () => {
   const [held, other] = await heldAgents(2);
   if (held === undefined || other === undefined) throw new Error("no agents");
   const alice = await house.agent("alice-redis", url);
@@ -208,7 +211,9 @@ async function readInPages(
   return bySender;
 }
 
-test("thousands of messages both ways, read in pages, answered out of order, with agents offline between: each opens once, in order", async () => {
+test("thousands of messages both ways, read in pages, answered out of order, with agents offline between: each opens once, in order", {
+  retry: 0,
+}, async () => {
   const [held, other] = await heldAgents(2);
   if (held === undefined || other === undefined) throw new Error("no agents");
   const service = await encryption();

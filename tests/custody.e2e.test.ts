@@ -83,6 +83,7 @@ const points: readonly Failpoint[] = [
 
 test.each(points)(
   "encryption killed at %s and started again: every message opens once, no message key is used twice",
+  { retry: 0 },
   async (point) => {
     const [held, other] = [await heldAgent(), await heldAgent()];
     const alice = await house.agent(`alice-${point}`, url);

@@ -70,7 +70,10 @@ async function standing(): Promise<readonly string[]> {
   );
 }
 
-test("a tail that is cut off loses what no table has yet; it is said, and goes on when the gap is accepted", async () => {
+test("a tail that is cut off loses what no table has yet; it is said, and goes on when the gap is accepted", {
+  timeout: 400_000,
+  retry: 0,
+}, async () => {
   const stored = [await say(), await say(), await say(), await say(), await say()];
   await eventually("they are in the mailbox", async () => (await mailbox()).length === stored.length, 60_000);
   await eventually("both have read them", async () => (await readTo(stored.length)).length === stand.length, 60_000);
@@ -112,4 +115,4 @@ test("a tail that is cut off loses what no table has yet; it is said, and goes o
   await eventually("the later ones are in the mailbox", async () => (await mailbox()).length > 9, 90_000);
   expect(await mailbox()).toEqual([...stored, ...later]);
   await eventually("nobody stands", async () => (await standing()).length === 0, 60_000);
-}, 400_000);
+});

@@ -24,6 +24,7 @@ afterAll(() => house.close());
 
 test("acks and audit killed around every end of a transaction: a reader of committed records finds each record once", {
   timeout: 400_000,
+  retry: 0,
 }, async () => {
   const [alice, bob] = [await house.agent("alice", url), await house.agent("bob", url)];
   const sent: string[] = [];

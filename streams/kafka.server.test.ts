@@ -2,7 +2,6 @@ import kafkajs, { type KafkaJSProtocolError } from "kafkajs";
 import { expect, test } from "vitest";
 import { Unavailable } from "../protocol/refusal.ts";
 import { useStage } from "../tests/runner-stage.ts";
-import { uniqueName } from "../tests/stack.ts";
 
 const stage = useStage();
 
@@ -34,14 +33,4 @@ test("what goes wrong for another reason is not asked again, and the next questi
   await expect(question).rejects.toThrow(Unavailable);
   expect(asked).toBe(1);
   expect(await stage().kafka.ask((admin) => admin.listTopics())).toBeInstanceOf(Array);
-});
-
-test("topics answer at once after they were made, all of them", async () => {
-  const { kafka } = stage();
-  const topics = Array.from({ length: 10 }, () => ({ topic: uniqueName("made"), numPartitions: 12 }));
-  // Whether Kafka has already told of their leaders is not waited for: kafkajs may fail at that, and Kafka tells too early.
-  await kafka.ask((admin) => admin.createTopics({ waitForLeaders: false, topics }));
-  for (const { topic } of topics) {
-    expect(await kafka.ask((admin) => admin.fetchTopicOffsets(topic))).toHaveLength(12);
-  }
 });

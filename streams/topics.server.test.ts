@@ -27,6 +27,16 @@ test("topics and their dead-letter topics are made once, and then are as declare
   expect(await checkTopics(kafka, layout)).toEqual([]);
 });
 
+test("what was made answers at once, however many there are", async () => {
+  const topics = Array.from({ length: 3 }, () => ({ ...messageDelivered, name: uniqueName("many") }));
+  const made = await applyTopics(kafka, { partitions: 12, topics });
+  expect(made).toHaveLength(6);
+  const admin = kafka.client.admin();
+  await admin.connect();
+  for (const name of made) expect(await admin.fetchTopicOffsets(name)).toHaveLength(12);
+  await admin.disconnect();
+});
+
 test("every difference from the declaration is named", async () => {
   const wider = { ...layout, partitions: 3, topics: [{ ...kept, messageBytesMax: 5_000 }] };
   expect(await checkTopics(kafka, wider)).toEqual([

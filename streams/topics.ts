@@ -32,6 +32,7 @@ export interface DeclaredTopic {
 const deadLetterRoomBytes = 64 * 1024;
 /** A broker knows of a topic a moment after it was made, and kafkajs asks too early when several topics are made at once. */
 const attemptsMax = 5;
+const ledMsMax = 60_000;
 const deadLettersKeptMs = 30 * 24 * 60 * 60 * 1000;
 
 /** Every topic that must exist, dead letters included. Pure. */
@@ -56,17 +57,31 @@ export function declaredTopics(layout: TopicLayout = {}): DeclaredTopic[] {
   });
 }
 
-/** Makes the topics that are missing; answers their names. Rejects with `Unavailable("kafka")`. */
+/** Makes the topics that are missing, and answers their names when each of their partitions has a leader. Rejects with `Unavailable("kafka")`. */
 export async function applyTopics(kafka: KafkaDoor, layout: TopicLayout = {}): Promise<string[]> {
   const declared = declaredTopics(layout);
   const made = new Set<string>();
   for (let attempt = 0; ; attempt++) {
     try {
       await kafka.ask((admin) => createMissing(admin, declared, made));
-      return Array.from(made);
+      break;
     } catch (error) {
       if (attempt + 1 === attemptsMax) throw error;
       await pause(backoffMs(attempt));
+    }
+  }
+  for (const name of made) await untilLed(kafka, name);
+  return Array.from(made);
+}
+
+/** Kafka knows of a topic, and of its leaders, before they take their places: seconds later where many are made at once on a machine that is busy. */
+async function untilLed(kafka: KafkaDoor, name: string): Promise<void> {
+  for (const until = performance.now() + ledMsMax; ; await pause(backoffMs(0))) {
+    try {
+      await kafka.ask((admin) => admin.fetchTopicOffsets(name));
+      return;
+    } catch (error) {
+      if (performance.now() > until) throw error;
     }
   }
 }

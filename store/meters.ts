@@ -28,7 +28,7 @@ export interface HourCounts extends UsageCounts {
 }
 
 /** SQL: rises also in a database that was put back from a backup. Readers of `usage.v1` know the highest as the newest. */
-const nowMs = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+export const nowMs = "(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /** Locks the meters of these agents, each given once, until the transaction ends; those that are not there are made. In any order. */
 export async function lockMeters(client: Queryable, agentIds: readonly string[]): Promise<readonly Meter[]> {

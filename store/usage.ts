@@ -5,6 +5,7 @@
  * that were forgotten are not missed.
  */
 import type { UsageCounts, UsageStored } from "../schemas/values.ts";
+import { nowMs } from "./meters.ts";
 import type { Queryable } from "./postgres.ts";
 
 /** A time of an agent: an hour, or a day. */
@@ -89,7 +90,20 @@ export async function usageOfHour(
   return rows.map(periodOf);
 }
 
-/** Hours that have changed since they were announced, in the order of agents and hours, behind `after`; at most `limit`. */
+/** How long an end waits for its beginning until that counts as gone, with the log's beginning. An hour without anything of the mailbox. */
+const beginningMsMax = 60 * 60 * 1000;
+
+/**
+ * SQL, of an hour `c`: whether something of the mailbox is counted as ended and not yet as stored. Nothing was taken from what waits then, so what is said
+ * of earlier hours is too much until its beginning is read. Beginnings are read in their order. The newest hour has the revision of the last end.
+ */
+const isAhead = `coalesce((SELECT upper(m.ended_seqs) > coalesce(upper(m.stored_seqs), 0) FROM messaging_meters m WHERE m.agent_id = c.agent_id), false)
+  AND (SELECT n.revision FROM messaging_usage n WHERE n.agent_id = c.agent_id ORDER BY n.hour DESC LIMIT 1) > ${nowMs} - ${beginningMsMax}`;
+
+/**
+ * Hours that have changed since they were announced, in the order of agents and hours, behind `after`; at most `limit`. Without those of agents of whom an
+ * end is known and its beginning is not: the same revision would say two things.
+ */
 export async function changedHours(
   db: Queryable,
   after: HourPlace | null,
@@ -98,8 +112,9 @@ export async function changedHours(
   const { rows } = await db.query<UsageRow & { readonly revision: number }>({
     name: "changed-hours",
     text: `WITH u AS MATERIALIZED (
-             SELECT agent_id, hour, ${counts}, revision FROM messaging_usage
-             WHERE NOT is_announced AND (agent_id, hour) > ($1::text, $2::bigint) ORDER BY agent_id, hour LIMIT $3
+             SELECT agent_id, hour, ${counts}, revision FROM messaging_usage c
+             WHERE NOT is_announced AND (agent_id, hour) > ($1::text, $2::bigint) AND NOT (${isAhead})
+             ORDER BY agent_id, hour LIMIT $3
            )
            SELECT u.agent_id, u.hour AS at, ${counts}, revision, ${storedAtEnd} ORDER BY u.agent_id, u.hour`,
     values: [after?.agentId ?? "", after?.at ?? 0, limit],

@@ -217,6 +217,30 @@ test("an announcement whose answer was lost is made again, byte for byte under t
   expect(await announced()).toEqual([]);
 });
 
+test("an hour is not announced while an end is counted and its beginning is not; then it is what it would have been", async () => {
+  const [senderId, recipientId] = [sampleAgentId(), sampleAgentId()];
+  const message = (seq: number, queuedAt: number): Placed => ({ senderId, recipientId, seq, size: 5, queuedAt });
+  const own = (events: readonly NewEvent<Usage>[]) => events.filter(({ value }) => value.agentId === recipientId);
+  await step([queuedRecord(message(1, noon))]);
+  const first = own(await announced(true));
+  expect(first.map(({ value }) => value.messagesStored)).toEqual([1]);
+  const second = message(2, noon + hourMs);
+  await step([acknowledgedRecord(second, second.queuedAt)]);
+  expect(own(await announced())).toEqual([]);
+  await step([queuedRecord(second)]);
+  const later = own(await announced());
+  expect(later.map(({ value }) => value.messagesStored)).toEqual([1, 1]);
+  expect(later[0]).toEqual(first[0]);
+  // The record of a beginning may be gone, with the log's.
+  await step([acknowledgedRecord(message(7, noon), noon + hourMs)]);
+  expect(own(await announced())).toEqual([]);
+  await postgres.query({
+    text: "UPDATE messaging_usage SET revision = revision - 3600000 WHERE agent_id = $1",
+    values: [recipientId],
+  });
+  expect(own(await announced()).map(({ value }) => value.messagesAcknowledged)).toEqual([2]);
+});
+
 test("what changes while it is announced is announced again, and a row that a step holds keeps nobody waiting", async () => {
   const [senderId, recipientId] = [sampleAgentId(), sampleAgentId()];
   const message = (seq: number) => queuedRecord({ senderId, recipientId, seq, size: 1, queuedAt: noon });

@@ -12,6 +12,7 @@ import { createHttpApp } from "../api/http/app.ts";
 import { BodiesHeld } from "../api/http/bodies-held.ts";
 import type { HttpDeps } from "../api/http/route.ts";
 import { startHttp } from "../api/http/server.ts";
+import { announceWaiting } from "../api/operations/announce-waiting.ts";
 import { API_SOURCE, type Appender as EventAppender } from "../api/operations/events.ts";
 import { openRoom } from "../api/room.ts";
 import { SendsUnderWay } from "../api/sends-under-way.ts";
@@ -28,7 +29,7 @@ import { listDevices, putDevice, removeDevice } from "../store/devices.ts";
 import { openDigests } from "../store/digests.ts";
 import { openHandover } from "../store/handover.ts";
 import { openLimits } from "../store/limits.ts";
-import { itemsBySeq, readMailbox } from "../store/mailbox.ts";
+import { itemsBySeq, newestWaiting, readMailbox } from "../store/mailbox.ts";
 import { openMessageDays } from "../store/message-days.ts";
 import { findMessages } from "../store/messages.ts";
 import { type NoncesDoor, openNonces } from "../store/nonces.ts";
@@ -134,11 +135,17 @@ export async function startApi({ config, metrics, log, stopping }: PartContext):
     readMailbox: (recipientId: string, range: Parameters<typeof readMailbox>[2]) =>
       readMailbox(postgres, recipientId, range),
   };
+  const waking = {
+    newestWaiting: (agentIds: readonly string[]) => newestWaiting(postgres, agentIds),
+    requests: shared.receipts,
+    now,
+  };
   const gateway = new Gateway({
     ...shared,
     presence: openPresence(redis),
     handover: openHandover(redis),
     endWakes: (agentIds) => wakes.end(agentIds),
+    announceWaiting: (agentIds) => announceWaiting(waking, agentIds),
     sweepMailboxes: (questions) => sweepMailboxes(postgres, questions),
   });
   metrics.onScrape(() => {

@@ -3,7 +3,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Outcome } from "../schemas/values.ts";
 import { inStep, openSampleDatabase, placeAll, sampleAgentId, sampleArrival } from "../tests/messaging.ts";
 import type { Change } from "./acks.ts";
-import { itemsBySeq, lastSeqs, readMailbox } from "./mailbox.ts";
+import { itemsBySeq, lastSeqs, newestWaiting, readMailbox } from "./mailbox.ts";
 import { findMessages } from "./messages.ts";
 import type { Postgres } from "./postgres.ts";
 import type { Arrival } from "./queuing.ts";
@@ -85,6 +85,15 @@ test("what was set aside is not read, and seqs find only what waits", async () =
   expect(await itemsBySeq(postgres, recipientId, [4, 3, 99])).toEqual([
     { seq: 4, senderId: last.senderId, itemId: last.itemId },
   ]);
+});
+
+test("the newest that waits is neither one that has ended nor one set aside, and who has none is not named", async () => {
+  const [some, done, none] = [sampleAgentId(), sampleAgentId(), sampleAgentId()];
+  const [, , aside, ended] = (await fill(some, [1, 1, 1, 1])) as [Arrival, Arrival, Arrival, Arrival];
+  await settle((await fill(done, [1, 1])).map((item) => change(item, "acknowledged")));
+  await settle([change(aside, "aside"), change(ended, "acknowledged")]);
+  expect(await newestWaiting(postgres, [done, some, none])).toEqual(new Map([[some, 2]]));
+  expect(await newestWaiting(postgres, [])).toEqual(new Map());
 });
 
 test("pages of any size, put together, are the mailbox: every waiting item once, in order", async () => {

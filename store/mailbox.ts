@@ -108,6 +108,24 @@ export async function lastSeqs(db: Queryable, recipientIds: readonly string[]): 
   return new Map(rows.map((row) => [row.recipient_id, row.last_seq]));
 }
 
+/** The seq of the newest item that waits for each recipient; no entry for whom nothing waits. */
+export async function newestWaiting(
+  db: Queryable,
+  recipientIds: readonly string[],
+): Promise<ReadonlyMap<string, number>> {
+  if (recipientIds.length === 0) return new Map();
+  const { rows } = await db.query<{ recipient_id: string; seq: number }>({
+    name: "newest-waiting",
+    text: `SELECT i.recipient_id, newest.seq
+           FROM unnest($1::text[]) AS i (recipient_id)
+           CROSS JOIN LATERAL (SELECT q.seq FROM messaging_queue q
+                               WHERE q.recipient_id = i.recipient_id AND q.aside_at IS NULL
+                               ORDER BY q.seq DESC LIMIT 1) AS newest`,
+    values: [recipientIds],
+  });
+  return new Map(rows.map((row) => [row.recipient_id, row.seq]));
+}
+
 /** Whether anything waits in each mailbox up to the seq; in order. */
 export async function waitsUpTo(
   db: Queryable,

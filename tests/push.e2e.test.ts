@@ -5,7 +5,7 @@ import { Webhook } from "standardwebhooks";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import type { Agent } from "../sdk/agent.ts";
 import { Store } from "../sdk/store/store.ts";
-import { agentChanged, messageUndeliverable, pushRetry30s, pushRetry90s } from "../streams/catalogue.ts";
+import { agentChanged, messageUndeliverable, pushRequested, pushRetry30s, pushRetry90s } from "../streams/catalogue.ts";
 import { toOutgoing } from "../streams/headers.ts";
 import { openProducer } from "../streams/producer.ts";
 import {
@@ -19,6 +19,7 @@ import {
 import { consumerParts, eventually, type House, openHouse, takeTexts } from "./house.ts";
 import { jsonOf, someEnvelope } from "./in-memory-service.ts";
 import { call, newIdentity } from "./signing.ts";
+import { openClient } from "./stream-client.ts";
 
 type Identity = ReturnType<typeof newIdentity>;
 
@@ -124,6 +125,40 @@ test("an agent that polls is woken through FCM and APNs; a poll ends the wake; a
       ({ decoded }) => decoded.change === "device-gone" && decoded.deviceId === phone.device_id,
     ),
   );
+});
+
+test("who goes without having answered is woken: while it was connected nobody asked for it", async () => {
+  const [alice, bob] = [await newPoller(), await newPoller()];
+  await register(bob, { kind: "webhook", url: `${webhookUrl()}/left` });
+  const calls = () => webhook.asked.filter(({ path: asked }) => asked.endsWith("/left"));
+  const client = await openClient(`${url}/messaging/stream`, bob);
+  await client.has("queue-empty");
+  const messageId = await sendTo(bob.agentId, alice);
+  await client.has("item");
+  await eventually("it is delivered", async () => (await statusOf(alice, messageId)).status === "delivered");
+  expect(calls()).toEqual([]);
+  client.socket.terminate();
+  await eventually("the webhook is called", () => calls().length > 0);
+
+  // Woken it comes, answers, and goes: nothing waits any more.
+  const again = await openClient(`${url}/messaging/stream`, bob);
+  await again.has("item");
+  again.send({ type: "ack-up-to", seq: 1 });
+  await eventually("it is answered", async () => (await statusOf(alice, messageId)).status === "acknowledged");
+  again.socket.close();
+  const requests = async () => {
+    const all = (await house.read(pushRequested)).map(({ decoded }) => decoded.recipientId);
+    return [bob, last].map(({ agentId }) => all.filter((id) => id === agentId).length);
+  };
+  // Who goes after it and has left something behind is announced with it, or later.
+  const last = await newPoller();
+  const other = await openClient(`${url}/messaging/stream`, last);
+  await other.has("queue-empty");
+  await sendTo(last.agentId, alice);
+  await other.has("item");
+  other.socket.close();
+  await eventually("the other one is announced", async () => (await requests())[1] === 1);
+  expect([await requests(), calls().length]).toEqual([[1, 1], 1]);
 });
 
 /** The second attempt's failure, as it waits in the log, becomes the last one's: the test does not wait for the other two minutes. */

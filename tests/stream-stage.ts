@@ -33,8 +33,15 @@ export async function startGateway(
   reportsMax?: number,
 ): Promise<Place> {
   const never = 60_000;
-  const still = { sweepMs: never, awaySweepMs: never, refreshMs: never, standingMs: never, pingMs: never, graceMs: 0 };
-  const gateway = new Gateway(world, { ...still, ...times }, reportsMax);
+  const still = {
+    sweepMs: never,
+    awaySweepMs: never,
+    refreshMs: never,
+    standingMs: never,
+    goneMs: never,
+    pingMs: never,
+  };
+  const gateway = new Gateway(world, { ...still, graceMs: 0, ...times }, reportsMax);
   const server = createServer((request, response) => void serveEvents(world, gateway, request, response));
   serveStreams(server, gateway, { ...world, publicAuthority: undefined });
   server.listen(0, "127.0.0.1");

@@ -44,6 +44,8 @@ export class World implements GatewayDeps {
   readonly bugs: unknown[] = [];
   /** Agents whose wakes ended, each with who held its presence then. */
   readonly came: [agentId: string, holder: string | undefined][] = [];
+  /** Agents for whom a wake was asked, because they went and something waits. */
+  readonly announced: string[] = [];
   /** Up to which seq each agent's connection was sent everything, as its gateway said when it swept. */
   readonly lastSent = new Map<string, number>();
   bytesRead = 0;
@@ -81,6 +83,11 @@ export class World implements GatewayDeps {
   readonly endWakes = async (agentIds: readonly string[]) => {
     this.#needRedis();
     for (const agentId of agentIds) this.came.push([agentId, this.present.get(agentId)?.connectionId]);
+  };
+  readonly announceWaiting = async (agentIds: readonly string[]) => {
+    if (this.postgresAway) throw new Unavailable("postgres");
+    if (this.kafkaAway) throw new Unavailable("kafka");
+    this.announced.push(...agentIds.filter((agentId) => this.mailbox(agentId).rows.length > 0));
   };
   /** By issuer and jti. */
   readonly revoked = new Set<string>();

@@ -1,8 +1,9 @@
 /**
- * What the API appends to Kafka: mailbox items (receipts: streams/receipt-events.ts), and the port it appends them through.
+ * What the API appends to Kafka: mailbox items and requests for a wake (receipts: streams/receipt-events.ts), and the port it appends them through.
  */
-import type { MessageEncrypted } from "../../schemas/values.ts";
-import { messageEncrypted } from "../../streams/catalogue.ts";
+import { randomUUID } from "node:crypto";
+import type { MessageEncrypted, PushRequested } from "../../schemas/values.ts";
+import { messageEncrypted, pushRequested } from "../../streams/catalogue.ts";
 import { appendEventId, type NewEvent } from "../../streams/headers.ts";
 
 /** Events of one call leave in their order, and calls in the order in which they were made. */
@@ -28,5 +29,18 @@ export function itemEvent(item: MessageEncrypted, madeAt: number): NewEvent<Mess
     subject: `${item.senderId}/${item.itemId}`,
     time: madeAt,
     value: item,
+  };
+}
+
+/** Something waits for an agent that is not connected, up to this seq. `at`: ms since the epoch. The id is random: each request is one of its own. */
+export function pushRequest(recipientId: string, seq: number, at: number): NewEvent<PushRequested> {
+  return {
+    topic: pushRequested,
+    key: recipientId,
+    id: randomUUID(),
+    source: API_SOURCE,
+    subject: recipientId,
+    time: at,
+    value: { recipientId, seq, requestedAt: at },
   };
 }

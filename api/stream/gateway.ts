@@ -18,6 +18,7 @@ import { type Fall, findFallen, type StandingDeps } from "../standing.ts";
 import { Arrivals } from "./arrivals.ts";
 import { atMost } from "./at-most.ts";
 import { type Attach, Connection, type ConnectionDeps } from "./connection.ts";
+import { Departures, type DeparturesDeps } from "./departures.ts";
 import { Polls } from "./polls.ts";
 import { Reporter, type ReporterDeps } from "./reporter.ts";
 
@@ -26,6 +27,8 @@ export interface GatewayDeps extends ReporterDeps, ReportUnansweredDeps, Standin
   readonly handover: HandoverDoor;
   /** The agents are here: they need no more waking for what waited. Throws `Unavailable`. */
   readonly endWakes: (agentIds: readonly string[]) => Promise<void>;
+  /** `api/operations/announce-waiting.ts`. Throws `Unavailable`. */
+  readonly announceWaiting: DeparturesDeps["announceWaiting"];
   /** `store/mailbox.ts`. Throws `Unavailable`. */
   readonly readMailbox: ConnectionDeps["readMailbox"];
   /** `store/sweep.ts`. Throws `Unavailable`. */
@@ -42,6 +45,8 @@ export interface GatewayTimes {
   readonly refreshMs: number;
   /** Between looks at who is not allowed any more. With a connection that begins just after one it is still below the 5 s that are promised. */
   readonly standingMs: number;
+  /** Between looks at who has gone: shorter, and clients that change their connection are taken for gone; longer, and who is gone is woken later. */
+  readonly goneMs: number;
   /** Below the 60 s after which proxies cut off what is silent, with one ping lost. */
   readonly pingMs: number;
   /** From GOAWAY to the close: enough for a client to finish its calls and connect elsewhere. */
@@ -53,6 +58,7 @@ const TIMES: GatewayTimes = {
   awaySweepMs: 250,
   refreshMs: 2_000,
   standingMs: 2_000,
+  goneMs: 2_000,
   pingMs: 20_000,
   graceMs: 5_000,
 };
@@ -89,10 +95,12 @@ export class Gateway {
   readonly #leaving = new Map<string, Connection>();
   readonly #polls: Polls;
   readonly #arrivals: Arrivals;
+  readonly #departures: Departures;
   readonly #subscription: Subscription;
   readonly #refreshing: NodeJS.Timeout;
   readonly #pinging: NodeJS.Timeout;
   readonly #standing: NodeJS.Timeout;
+  readonly #departing: NodeJS.Timeout;
   #sweeping: NodeJS.Timeout | undefined;
   #sweepUnderWay = false;
   #sweepAgain = false;
@@ -106,6 +114,12 @@ export class Gateway {
     this.#reporter = new Reporter(deps, reportsMax);
     this.#polls = new Polls(this.id, deps.presence);
     this.#arrivals = new Arrivals(deps.endWakes);
+    this.#departures = new Departures({
+      gatewayId: this.id,
+      presence: deps.presence,
+      isHere: (agentId) => this.#connections.has(agentId) || this.#polls.has(agentId),
+      announceWaiting: deps.announceWaiting,
+    });
     this.#connectionDeps = {
       now: deps.now,
       reporter: this.#reporter,
@@ -123,6 +137,7 @@ export class Gateway {
       this.#refresh().catch(this.#deps.onBug);
     }, this.#times.refreshMs);
     this.#standing = setInterval(() => this.#expelInactive().catch(this.#deps.onBug), this.#times.standingMs);
+    this.#departing = setInterval(() => this.#departures.look().catch(this.#deps.onBug), this.#times.goneMs);
     this.#pinging = setInterval(() => {
       for (const connection of this.#open) connection.beat();
     }, this.#times.pingMs);
@@ -201,6 +216,7 @@ export class Gateway {
     for (const connection of this.#open) connection.terminate();
     clearInterval(this.#refreshing);
     clearInterval(this.#standing);
+    clearInterval(this.#departing);
     clearInterval(this.#pinging);
     clearTimeout(this.#sweeping);
     this.#polls.wakeAll();
@@ -208,7 +224,9 @@ export class Gateway {
     await unlessAway(this.#deps.presence.release(held));
     const late = Promise.withResolvers<void>();
     const timer = setTimeout(late.resolve, FAREWELL_MS_MAX);
-    await Promise.race([this.#reporter.close(), late.promise]);
+    // The last answers first: who has answered everything is not woken.
+    const reported = this.#reporter.close().then(() => this.#departures.lookAtLast());
+    await Promise.race([reported.catch(this.#deps.onBug), late.promise]);
     clearTimeout(timer);
     this.#subscription.close();
   }
@@ -274,6 +292,7 @@ export class Gateway {
     if (this.#connections.get(connection.agentId) !== connection) return;
     this.#connections.delete(connection.agentId);
     this.#release(connection);
+    this.#departures.went(connection.agentId);
   }
 
   #release(connection: Connection): void {
@@ -285,7 +304,9 @@ export class Gateway {
       const connection = this.#connections.get(entry.agentId);
       if (entry.type === "item") {
         connection?.deliver({ type: "handed-over", item: entry });
-        this.#polls.wake(entry.agentId);
+        const waited = this.#polls.wake(entry.agentId);
+        // Routing counts it as handed over, and asks nobody for a wake.
+        if (connection === undefined && !waited) this.#departures.went(entry.agentId);
       } else if (entry.type === "receipt") {
         connection?.receipt(entry);
       } else if (entry.type === "notice") {

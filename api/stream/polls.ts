@@ -48,9 +48,17 @@ export class Polls {
     await unlessAway(this.#presence.release([held]));
   }
 
-  /** There may be mail for the agent. */
-  wake(agentId: string): void {
-    for (const resolve of this.#waiting.get(agentId) ?? []) resolve();
+  /** Whether a call waits for the agent's mail. */
+  has(agentId: string): boolean {
+    return this.#waiting.has(agentId);
+  }
+
+  /** There may be mail for the agent. Answers whether somebody waited. */
+  wake(agentId: string): boolean {
+    const waiting = this.#waiting.get(agentId);
+    if (waiting === undefined) return false;
+    for (const resolve of waiting) resolve();
+    return true;
   }
 
   wakeAll(): void {

@@ -8,7 +8,7 @@ type Launch = (env: Readonly<Record<string, string>>) => Promise<ServiceProcess>
 /** A start that failed (a server is away, say) is tried again after this. */
 const AGAIN_MS = 500;
 /** Longer than a start takes while everything else starts, too. */
-const UP_MS_MAX = 120_000;
+const UP_MS_MAX = 300_000;
 
 export class Supervised {
   readonly name: string;

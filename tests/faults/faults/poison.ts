@@ -1,6 +1,7 @@
 /** Records that nobody can read, on partitions of topics that consumers read: garbage, an unknown schema, a value that is cut off, nothing at all. */
 import type { Chance } from "../../../sdk/chance.ts";
 import type { KafkaDoor } from "../../../streams/kafka.ts";
+import { eventually } from "../../house.ts";
 import type { Fault } from "./fault.ts";
 
 /** A number that no registry of a test gets to. */
@@ -38,6 +39,15 @@ async function append(
   records: readonly { readonly eventId: string; readonly value: Buffer | null }[],
   chance: Chance,
 ): Promise<void> {
+  // A broker that has just come back leads its partitions one by one: a send that fails for some of them has left records in the others.
+  const led = () =>
+    kafka
+      .ask((admin) => admin.fetchTopicOffsets(topic))
+      .then(
+        () => true,
+        () => false,
+      );
+  await eventually(`each partition of ${topic} has its leader`, led);
   const producer = kafka.client.producer();
   await producer.connect();
   try {

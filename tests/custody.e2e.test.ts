@@ -3,6 +3,7 @@ import type { Failpoint } from "../streams/runner-options.ts";
 import { expectCleanLog } from "./clean-log.ts";
 import { HeldAgent } from "./held-agent.ts";
 import { eventually, type House, openHouse, takeTexts } from "./house.ts";
+import { RawSender } from "./raw-sender.ts";
 
 const others = ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
 
@@ -70,6 +71,40 @@ test("an answer that was lost is given again until it is acknowledged; the same 
   await other.acknowledge(first.messages);
   await eventually("it is gone", async () => (await other.open()).messages.length === 0);
   expect((await held.register()).status).toBe(200);
+  await service.stop();
+});
+
+test("what the service does not encrypt has a status for its sender, whose SDK hears of it; sent again once it may be, it arrives", async () => {
+  const [sender, plain] = [await house.agent("unheard", url, "server"), await heldAgent()];
+  const bob = await house.agent("bob", url);
+  const nobody = new RawSender(url);
+  await nobody.register();
+  // Taken before encryption runs, and before bob has said whom he does not hear.
+  const sent = [await sender.send(nobody.me.agentId, "to nobody"), await sender.send(bob.id, "unwanted")] as const;
+  const ids = await plain.send(bob.id, ["unwanted at first"]);
+  for (const { id } of [sender, plain]) await bob.policies.block(id);
+  const service = await house.start({ roles: ["encryption"] });
+
+  const waiting = sent.map((message) => message.acknowledged({ signal: AbortSignal.timeout(60_000) }));
+  const [toNobody, toBob] = await Promise.allSettled(waiting);
+  expect(toNobody).toMatchObject({ status: "rejected", reason: { code: "prekeys-unavailable", rule: null } });
+  expect(toBob).toMatchObject({ status: "rejected", reason: { code: "not-allowed", rule: "blocked" } });
+  const heard = sent.map(({ messageId }) => sender.status(messageId));
+  expect(heard).toMatchObject([
+    { state: "discarded", code: "prekeys-unavailable" },
+    { state: "discarded", code: "blocked" },
+  ]);
+
+  const statuses = async () => {
+    const messages = ids.map((message_id) => ({ message_id }));
+    const { json } = await plain.post("/messaging/messages/status", { messages });
+    return json.messages.map(({ status, code }: { status: string; code: string | null }) => [status, code]);
+  };
+  await expect.poll(statuses, { timeout: 60_000 }).toEqual([["discarded", "blocked"]]);
+  await bob.policies.unblock(plain.id);
+  await plain.send(bob.id, ["unwanted at first"], ids);
+  expect(await takeTexts(bob, 1, 90_000)).toEqual(["unwanted at first"]);
+  await expect.poll(statuses, { timeout: 60_000 }).toEqual([["acknowledged", null]]);
   await service.stop();
 });
 

@@ -1,4 +1,9 @@
+import pino from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { makeMessageId } from "../protocol/message-id.ts";
+import { nodeRandom } from "../protocol/primitives/node.ts";
+import { messageSend } from "../streams/catalogue.ts";
+import { openProducer } from "../streams/producer.ts";
 import type { Failpoint } from "../streams/runner-options.ts";
 import { expectCleanLog } from "./clean-log.ts";
 import { HeldAgent } from "./held-agent.ts";
@@ -31,6 +36,20 @@ async function heldAgent(): Promise<HeldAgent> {
 /** Sends in calls of ten, so that there are many steps. */
 async function sendAll(from: HeldAgent, to: string, bodies: readonly string[]): Promise<void> {
   for (let start = 0; start < bodies.length; start += 10) await from.send(to, bodies.slice(start, start + 10));
+}
+
+/** A command that nobody can read, and that becomes a dead letter; its id. */
+async function appendDamaged(senderId: string, recipientId: string): Promise<string> {
+  const messageId = makeMessageId(Date.now(), nodeRandom);
+  const headers = { ce_subject: `${senderId}/${messageId}` };
+  const producer = openProducer({ kafka: house.kafka, log: pino({ level: "silent" }) });
+  try {
+    const key = `${senderId}:${recipientId}`;
+    await producer.append([{ topic: messageSend.name, key, value: Buffer.from("damaged"), headers }]);
+  } finally {
+    await producer.close();
+  }
+  return messageId;
 }
 
 test("agents of both custodies talk to each other: every message opens once, in order", async () => {
@@ -95,16 +114,22 @@ test("what the service does not encrypt has a status for its sender, whose SDK h
     { state: "discarded", code: "blocked" },
   ]);
 
-  const statuses = async () => {
-    const messages = ids.map((message_id) => ({ message_id }));
+  const statuses = async (...messageIds: readonly string[]) => {
+    const messages = messageIds.map((message_id) => ({ message_id }));
     const { json } = await plain.post("/messaging/messages/status", { messages });
     return json.messages.map(({ status, code }: { status: string; code: string | null }) => [status, code]);
   };
-  await expect.poll(statuses, { timeout: 60_000 }).toEqual([["discarded", "blocked"]]);
+  const damagedId = await appendDamaged(plain.id, bob.id);
+  await expect
+    .poll(() => statuses(...ids, damagedId), { timeout: 60_000 })
+    .toEqual([
+      ["discarded", "blocked"],
+      ["discarded", "undecodable"],
+    ]);
   await bob.policies.unblock(plain.id);
   await plain.send(bob.id, ["unwanted at first"], ids);
   expect(await takeTexts(bob, 1, 90_000)).toEqual(["unwanted at first"]);
-  await expect.poll(statuses, { timeout: 60_000 }).toEqual([["acknowledged", null]]);
+  await expect.poll(() => statuses(...ids), { timeout: 60_000 }).toEqual([["acknowledged", null]]);
   await service.stop();
 });
 

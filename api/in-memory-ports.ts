@@ -3,8 +3,10 @@
  */
 import { randomBytes } from "node:crypto";
 import { Refusal, Unavailable } from "../protocol/refusal.ts";
+import type { DiscardedCommand } from "../store/custody/discarded.ts";
 import { type Device, devicesMax } from "../store/devices.ts";
 import type { StoredItem } from "../store/mailbox.ts";
+import { messageName } from "../store/messages.ts";
 import type { SessionFacts } from "../store/session-facts.ts";
 import type { UsagePeriod } from "../store/usage.ts";
 import type { NewEvent } from "../streams/headers.ts";
@@ -30,6 +32,7 @@ export interface InMemoryPorts extends HttpDeps {
   readonly devices: Map<string, Device[]>;
   readonly mailboxes: Map<string, StoredItem[]>;
   readonly messages: MessageStatus[];
+  readonly discarded: DiscardedCommand[];
   /** When, by issuer and jti. */
   readonly revoked: Map<string, number>;
   /** By age, the newest first. */
@@ -60,6 +63,7 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
   const devices = new Map<string, Device[]>();
   const mailboxes = new Map<string, StoredItem[]>();
   const messages: MessageStatus[] = [];
+  const discarded: DiscardedCommand[] = [];
   const revoked = new Map<string, number>();
   const sessionFacts: SessionFacts[] = [];
   const usage: UsagePeriod[] = [];
@@ -99,6 +103,7 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
     devices,
     mailboxes,
     messages,
+    discarded,
     revoked,
     sessionFacts,
     usage,
@@ -219,6 +224,11 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
       return messages.filter((message) =>
         keys.some(({ senderId, messageId }) => senderId === message.senderId && messageId === message.messageId),
       );
+    },
+    findDiscarded: async (keys) => {
+      need("postgres");
+      const asked = new Set(keys.map(messageName));
+      return discarded.filter((command) => asked.has(messageName(command)));
     },
     push: { kinds: new Set(["fcm", "apns", "webhook"]), anyWebhook: false },
     putDevice: async ({ newSecret, ...registration }, now) => {

@@ -24,6 +24,7 @@ import { rotateNow } from "../jobs/rotation.ts";
 import { changeStatus, claimAgent, listAgents } from "../store/agent-status.ts";
 import { findAgents, findInactive, registerAgent } from "../store/agents.ts";
 import { acceptContact, declineContact, readContacts, removeContact, requestContact } from "../store/contacts.ts";
+import { findDiscarded } from "../store/custody/discarded.ts";
 import { isRevoked, revokeDelegation } from "../store/delegations.ts";
 import { listDevices, putDevice, removeDevice } from "../store/devices.ts";
 import { openDigests } from "../store/digests.ts";
@@ -191,6 +192,7 @@ export async function startApi({ config, metrics, log, stopping }: PartContext):
     waitForMail: (agentId, signal, ms) => gateway.waitForMail(agentId, signal, ms),
     itemsBySeq: (recipientId, seqs) => itemsBySeq(postgres, recipientId, seqs),
     findMessages: (keys) => findMessages(postgres, keys),
+    findDiscarded: (keys) => findDiscarded(postgres, keys),
     factsOfPair: openPairFacts(postgres, redis).ofPair,
     factsOfOwner: (ownerId, after, limit) => factsOfOwner(postgres, ownerId, after, limit),
     usageOf: (agentId, range, limit) => usageOf(postgres, agentId, range, limit),

@@ -15,9 +15,10 @@ beforeAll(async () => {
 });
 afterAll(() => postgres.close());
 
-async function partitionNames(): Promise<string[]> {
+async function partitionNames(table = "messaging_messages"): Promise<string[]> {
   const { rows } = await postgres.query<{ name: string }>({
-    text: "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'messaging_messages'::regclass ORDER BY 1",
+    text: "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = $1::regclass ORDER BY 1",
+    values: [table],
   });
   return rows.map(({ name }) => name);
 }
@@ -53,6 +54,8 @@ test("a day is dropped 40 days after it is over", async () => {
   const kept = new Date(now - 40 * dayMs).toISOString().slice(0, 10).replaceAll("-", "");
   expect(left).toContain(`messaging_messages_${kept}`);
   expect(await findMessages(postgres, [{ senderId: message.senderId, messageId: message.itemId }])).toHaveLength(1);
+  const ofDiscarded = (await partitionNames("messaging_discarded")).map((name) => name.slice(-8));
+  expect(ofDiscarded).toEqual(left.map((name) => name.slice(-8)));
 });
 
 test("what agents of server custody said is forgotten after 31 days, and what became of it is not", async () => {

@@ -38,6 +38,12 @@ const SLACK_MS = 60 * 60 * 1000;
 /** Messages' rows are dropped after 40 days of the time in their ids, up to 7 of which are over when they come; facts of sessions after 60. */
 const KEPT_MS = 30 * 24 * 60 * 60 * 1000;
 
+const agingTables: ReadonlySet<string> = new Set([
+  "messaging_messages",
+  "messaging_discarded",
+  "messaging_session_facts",
+]);
+
 /**
  * Since when a table's facts are all in the log: for ever as long as none of its topics has lost its beginning; else as long as they keep what they have.
  *
@@ -50,7 +56,7 @@ export function knownSince(
   cutAt: number,
 ): number {
   const kept = reads.filter(({ name }) => trimmed.has(name)).map(keptMs);
-  if (table === "messaging_messages" || table === "messaging_session_facts") kept.push(KEPT_MS);
+  if (agingTables.has(table)) kept.push(KEPT_MS);
   const shortest = Math.min(...kept);
   return shortest === Number.POSITIVE_INFINITY ? 0 : Math.max(0, cutAt - shortest + SLACK_MS);
 }

@@ -5,8 +5,8 @@ import type { Standing } from "../store/projection.ts";
 import type { KafkaDoor } from "../streams/kafka.ts";
 import { readers } from "../streams/readers.ts";
 
-/** Who writes the tables that are compared. Encryption is not among them: what it has not made yet stands in no table. */
-export const WRITERS: readonly string[] = ["queuing", "sessions", "acks", "metering"];
+/** Who writes the tables that are compared. What encryption has still to read stands in no table; what it has discarded must be told. */
+export const WRITERS: readonly string[] = ["encryption", "queuing", "sessions", "acks", "metering"];
 
 export interface Range {
   readonly topic: string;

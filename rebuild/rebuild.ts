@@ -19,6 +19,7 @@ import type { Topic } from "../streams/topic.ts";
 import { foldAgents, foldPrekeyClaims } from "./agents.ts";
 import { type Compared, compare, knownSince } from "./compare.ts";
 import { haveSameEnds, lagOf, type Range, rangesOf, WRITERS } from "./cut.ts";
+import { foldDiscarded } from "./discarded.ts";
 import type { Fold } from "./folding.ts";
 import { foldMailboxes } from "./mailboxes.ts";
 import { foldSessions } from "./sessions.ts";
@@ -42,7 +43,7 @@ export type Rebuilt =
 const LOOK_EVERY_MS = 200;
 
 function newFolds(): readonly Fold[] {
-  return [foldMailboxes(), foldSessions(), foldAgents(), foldPrekeyClaims(), foldUsage()];
+  return [foldMailboxes(), foldSessions(), foldAgents(), foldPrekeyClaims(), foldUsage(), foldDiscarded()];
 }
 
 /** Throws `Unavailable`. */

@@ -2,7 +2,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { Agent } from "./agent.ts";
-import { AgentError, AgentStopped, SendRejected } from "./errors.ts";
+import { AgentError, AgentStopped, MessageDiscarded, SendRejected } from "./errors.ts";
 import { type FakeService, problem } from "./fake-service.ts";
 import { take, texts, until, useStage } from "./stage-for-tests.ts";
 
@@ -280,6 +280,28 @@ test("content that was sealed to a key of yesterday is sealed to the new one, un
   expect(texts(await take(bob, 2))).toEqual(["today", "tomorrow"]);
   expect(stage.service.requests.filter((name) => name === "GET /messaging/ingress-key").length).toBeGreaterThan(1);
 });
+
+test.each([
+  ["prekeys-unavailable", { code: "prekeys-unavailable", rule: null }],
+  ["blocked", { code: "not-allowed", rule: "blocked" }],
+  ["auth-failed", { code: "auth-failed", rule: null }],
+])(
+  "an agent of server custody hears that the service discarded what it was to encrypt, as %s",
+  async (code, expected) => {
+    const open = (name: string) => stage.open(name, { custody: "server" });
+    const [alice, bob] = [await open("alice"), await open("bob")];
+    stage.service.custody.discards = ({ recipientId }) => (recipientId === bob.id ? code : null);
+    const receipts = alice.receipts();
+    const { messageId, delivered, acknowledged } = await alice.send(bob.id, "hello");
+    for (const ended of await Promise.allSettled([delivered(), acknowledged()])) {
+      const error = ended.status === "rejected" ? ended.reason : null;
+      expect(error).toBeInstanceOf(MessageDiscarded);
+      expect(error).toMatchObject({ ...expected, messageId });
+    }
+    expect(alice.status(messageId)).toMatchObject({ state: "discarded", code });
+    expect((await receipts.next()).value).toMatchObject({ messageId, state: "discarded", code });
+  },
+);
 
 test("a store whose keys another service holds says so", async () => {
   const alice = await stage.open("alice", { custody: "server" });

@@ -36,6 +36,7 @@ interface Addressed {
 interface Told {
   readonly sent: (senderId: string, recipientId: string, messageId: string, bytes: Uint8Array) => "new" | "known";
   readonly delivered: (messageId: string) => void;
+  readonly discarded: (messageId: string, code: string) => void;
   readonly acknowledged: (messageId: string) => void;
 }
 
@@ -45,6 +46,8 @@ export class FakeCustody {
   readonly calls: string[][] = [];
   /** Answers a call that sends in place of the service; null to go on. */
   onSend: (messages: readonly Addressed[]) => Answer | null = () => null;
+  /** Why a message that was taken is not encrypted; null when it is. */
+  discards: (message: Addressed) => string | null = () => null;
   /** The epoch whose key is given out. */
   epoch = epochOf(Date.now());
   #pair = generateX25519(nodePrimitives, nodeRandom);
@@ -119,7 +122,10 @@ export class FakeCustody {
       const ids = { senderId, recipientId: recipient_id as string, messageId: message_id as string };
       const frame = decodeFrame(await openIngress(nodePrimitives, this.#pair, ids, bytesOf(sealed)));
       if (typeof frame === "string") throw new Error("what an agent seals is a frame");
-      if (this.#told.sent(senderId, ids.recipientId, ids.messageId, bytesOf(sealed)) === "new") this.#put(ids, frame);
+      if (this.#told.sent(senderId, ids.recipientId, ids.messageId, bytesOf(sealed)) !== "new") continue;
+      const code = this.discards(ids);
+      if (code === null) this.#put(ids, frame);
+      else this.#told.discarded(ids.messageId, code);
     }
     return [202, { accepted: ids }];
   }

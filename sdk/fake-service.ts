@@ -81,6 +81,7 @@ export class FakeService {
       return "new";
     },
     delivered: (messageId) => this.#settle(messageId, "delivered", null),
+    discarded: (messageId, code) => this.#settle(messageId, "discarded", code),
     acknowledged: (messageId) => {
       this.acked.push(messageId);
       this.#settle(messageId, "acknowledged", null);

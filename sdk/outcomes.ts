@@ -33,6 +33,8 @@ export interface Outcome {
   readonly messageId: string;
   readonly state: Exclude<OutboxState, "pending">;
   readonly code?: string | null;
+  /** Its recipient never had it, and will not ask for it. */
+  readonly isUnsent?: boolean;
 }
 
 interface Waiter {
@@ -111,10 +113,10 @@ export class Outcomes {
   }
 
   /** Null when nothing has moved: also for what its recipient could not open, and will ask for. */
-  #move({ messageId, state, code = null }: Outcome, at: number): Moved | null {
+  #move({ messageId, state, code = null, isUnsent = false }: Outcome, at: number): Moved | null {
     const { outbox } = this.#store;
-    const isAwaited =
-      state === "discarded" && code !== null && isRepairable(code) && outbox.awaitRepair(messageId, code);
+    const mayBeAskedFor = state === "discarded" && !isUnsent && code !== null && isRepairable(code);
+    const isAwaited = mayBeAskedFor && outbox.awaitRepair(messageId, code);
     return isAwaited ? null : outbox.move(messageId, state, { at, code });
   }
 
@@ -202,8 +204,8 @@ export class Outcomes {
 }
 
 /** Of an end without a code the word says how. */
-function stateOf(status: MessageOutcome["status"], code: string | null): Pick<Outcome, "state" | "code"> {
+function stateOf(status: MessageOutcome["status"], code: string | null): Omit<Outcome, "messageId"> {
   if (status === "queued" || status === "undeliverable") return { state: "accepted" };
   if (status === "delivered" || status === "acknowledged") return { state: status };
-  return { state: "discarded", code: code ?? status };
+  return { state: "discarded", code: code ?? status, isUnsent: status === "discarded" };
 }

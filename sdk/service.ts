@@ -73,6 +73,7 @@ export const MESSAGE_STATUSES = [
   "evicted",
   "expired",
   "deleted",
+  "discarded",
 ] as const;
 
 export interface MessageOutcome {

@@ -5,8 +5,14 @@
  */
 import { inTransaction, type Postgres, type Queryable } from "./postgres.ts";
 
-/** Each has a `message_id` to part by. */
-const TABLES = ["messaging_messages", "messaging_commands", "messaging_opened", "messaging_failed"] as const;
+/** Each has a `message_id` to part by. Dropped in this order: what was discarded goes before what says that it was encrypted after all. */
+const TABLES = [
+  "messaging_discarded",
+  "messaging_messages",
+  "messaging_commands",
+  "messaging_opened",
+  "messaging_failed",
+] as const;
 type Table = (typeof TABLES)[number];
 
 const dayMs = 24 * 60 * 60 * 1000;

@@ -16,6 +16,7 @@ import {
   recallCommands,
   writeCommands,
 } from "./custody/commands.ts";
+import { findDiscarded, writeDiscarded } from "./custody/discarded.ts";
 import { findFailed, writeAsked, writeFailed } from "./custody/failed.ts";
 import { findOpened, writeOpened } from "./custody/opened.ts";
 import { findPassed } from "./custody/passed.ts";
@@ -422,6 +423,11 @@ test("what is asked for server custody is looked up, in one partition for each r
     const facts = { code: "auth-failed", sessionId: randomBytes(16), dhPublicKey: randomBytes(32) } as const;
     return { recipientId, senderId, messageId, ...facts, requestId: messageId, asked: 1, askAt: 1 };
   });
+  // Half of them were encrypted after all.
+  const discarded = commands.map(({ senderId, messageId }, n) => {
+    const id = n % 2 === 0 ? messageId : sampleItemId();
+    return { senderId, messageId: id, recipientId: senderId, code: "prekeys-unavailable", discardedAt: 1 };
+  });
   const [command] = commands;
   if (command === undefined) throw new Error("no command");
   const retry = requestFor(command);
@@ -431,13 +437,15 @@ test("what is asked for server custody is looked up, in one partition for each r
   await inTransaction(postgres, async (client) => {
     await lockStates(client, pairs, { areThere: false });
     await writeCommands(client, days, commands);
+    await writeDiscarded(client, days, discarded);
     await writeOpened(client, days, recipientId, opened);
     await writeFailed(client, days, failed);
   });
   await insertAgents(postgres, [{ agentId: retry.recipientId }], "server", Date.now());
   await placeAll(postgres, [retry, ...passed]);
   await postgres.query({
-    text: "ANALYZE messaging_sessions, messaging_commands, messaging_opened, messaging_failed, messaging_queue, messaging_agents",
+    text: `ANALYZE messaging_sessions, messaging_commands, messaging_discarded, messaging_opened, messaging_failed, messaging_queue,
+      messaging_agents`,
   });
   const plans = await plansOf(async (client) => {
     await findStates(client, some);
@@ -449,6 +457,7 @@ test("what is asked for server custody is looked up, in one partition for each r
     );
     await forgetEmptyStates(client);
     await findCommands(client, commands.slice(0, 20));
+    expect(await findDiscarded(client, discarded.slice(0, 20))).toHaveLength(10);
     await findOpened(client, recipientId, opened.slice(0, 20));
     await findKept(client, commands.slice(0, 20));
     await changeKept(
@@ -470,6 +479,7 @@ test("what is asked for server custody is looked up, in one partition for each r
     "write-ratchet-states",
     "forget-empty-states",
     "find-commands",
+    "find-discarded",
     "find-opened",
     "find-kept",
     "change-kept",
@@ -498,6 +508,8 @@ test("what is asked for server custody is looked up, in one partition for each r
       // One into the mailbox, and for each of its items one into what was opened and one into what failed.
       ["find-passed", 1 + 2 * some.length],
       ["forget-empty-states", 32 + 2 * 1_000],
+      // For each that was discarded one into the commands: was it encrypted after all?
+      ["find-discarded", 2 * some.length],
     ]);
     expect(looks, name).toBeLessThanOrEqual(looksMax.get(name) ?? some.length);
   }

@@ -25,6 +25,7 @@ const selections: Readonly<Record<string, string>> = {
   messaging_messages: `SELECT sender_id || '/' || message_id AS key, accepted_at AS since, recipient_id, encode(digest, 'hex') AS digest,
       encode(session_id, 'hex') AS session_id, send_counter, seq, size, custody, accepted_at, queued_at, delivered_at, undeliverable_at,
       outcome, code, ended_at FROM messaging_messages`,
+  messaging_discarded: `SELECT sender_id || '/' || message_id AS key, discarded_at AS since, recipient_id, code, discarded_at FROM messaging_discarded`,
   messaging_mailboxes: `SELECT recipient_id AS key, NULL AS since, last_seq, stored_items, stored_bytes, evicted_seq FROM messaging_mailboxes`,
   messaging_mailbox_ends: `SELECT recipient_id AS key, NULL AS since, ended_items, ended_bytes FROM messaging_mailbox_ends`,
   messaging_session_facts: `SELECT owner_id || '/' || peer_id || '/' || encode(session_id, 'hex') AS key, first_at AS since, message_id,

@@ -27,6 +27,7 @@ import {
   recallCommands,
   writeCommands,
 } from "./custody/commands.ts";
+import { type DiscardedCommand, writeDiscarded } from "./custody/discarded.ts";
 import { type FailedKey, type FailedMessage, findFailed } from "./custody/failed.ts";
 import { findRequests, type RequestKey, type StoredRequest } from "./custody/requests.ts";
 import {
@@ -97,6 +98,8 @@ export interface Tx {
     /** `store/custody/commands.ts`: those that are done, in any order. */
     findCommands(keys: readonly MessageKey[]): Promise<readonly DoneCommand[]>;
     writeCommands(commands: readonly NewCommand[]): Promise<void>;
+    /** `store/custody/discarded.ts`: those that are not encrypted, in any order. */
+    writeDiscarded(commands: readonly DiscardedCommand[]): Promise<void>;
     /** What those said whose envelopes a recovery brought back. */
     recallCommands(commands: readonly RecalledCommand[]): Promise<void>;
     /** Those whose content is there. */
@@ -155,6 +158,7 @@ export function stepTx(postgres: Postgres): (client: Queryable) => Tx {
       findDecisions: (asks) => findDecisions(client, asks),
       findCommands: (keys) => findCommands(client, keys),
       writeCommands: (commands) => writeCommands(client, days, commands),
+      writeDiscarded: (commands) => writeDiscarded(client, days, commands),
       recallCommands: (commands) => recallCommands(client, commands),
       findKept: (keys) => findKept(client, keys),
       changeKept: (changes) => changeKept(client, changes),

@@ -21,6 +21,12 @@ export interface Inbound<T> {
 /** A record that could not be used, as the dead-letter rule sees it: the raw facts, no value. */
 export type Rejected = Omit<Inbound<unknown>, "value" | "topic"> & { readonly topic: string };
 
+/** A record on its way to the dead letters, and why. */
+export interface DeadLetter {
+  readonly record: Rejected;
+  readonly code: string;
+}
+
 /** Something a consumer tells the world because of one record it was handed. */
 export interface Emit<T = unknown> {
   readonly topic: Topic<T>;
@@ -70,6 +76,11 @@ interface ConsumerBase<In> {
 export interface StepConsumer<In, Tx> extends ConsumerBase<In> {
   /** Handed all records of a step, in order for each key. Returns what to emit, in order for each cause. */
   readonly step: (batch: readonly Inbound<In>[], tx: Tx) => Promise<readonly Emit[]>;
+  /**
+   * What to keep of the dead letters of a step, in its transaction, beside what `lament` tells of them; in their order. Whatever stands in them, it must be possible to write it:
+   * a dead letter that cannot be made ends the process.
+   */
+  readonly bury?: (letters: readonly DeadLetter[], tx: Tx) => Promise<void>;
   /**
    * `stand`: in a database that was put back from a backup it applies nothing until an operator has seen to it (docs/restore.md), for what it did
    * since must not be done again as if for the first time. To know it, Kafka is told the position before anything that came of it leaves

@@ -93,16 +93,21 @@ export function deadLetterRows(
       "x-consumer-group": group,
     },
   };
-  const record: Rejected = {
+  const lamented = lament(rejectedOf(refused), code).map((emit, index) =>
+    emittedRow(codec, group, emit, refused, index + 1),
+  );
+  return [letter, ...lamented];
+}
+
+export function rejectedOf({ topic, partition, offset, message }: Received): Rejected {
+  return {
     topic: topic.name,
     partition,
     offset,
     key: message.key?.toString("utf8") ?? "",
-    headers,
+    headers: headersAsText(message.headers),
     timestamp: Number(message.timestamp),
   };
-  const lamented = lament(record, code).map((emit, index) => emittedRow(codec, group, emit, refused, index + 1));
-  return [letter, ...lamented];
 }
 
 function placeOf(

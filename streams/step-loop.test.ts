@@ -263,6 +263,28 @@ test("a group makes dead letters of just the topics whose it shall make; other b
   ]);
 });
 
+test("what is kept of dead letters is written in the transaction that passes them, once, whatever fails", async () => {
+  const kept: StepConsumer<PushRequested, (offsets: string[]) => void> = {
+    ...usual,
+    bury: async (letters, tx) =>
+      tx(letters.map(({ record: { topic, partition, offset }, code }) => `${topic} ${partition}:${offset} ${code}`)),
+  };
+  const [own = []] = logOf(1, 8, new Set(["0:5"]));
+  // One that its step finds to be bad, and one that was refused before.
+  const log = [own.map((record) => (record.offset === 2 ? { ...record, outcome: { code: "undecodable" } } : record))];
+  const world = new World(log, ["away", "unknown-lost", "unknown-committed", "away", "unknown-lost"], []);
+  expect(await consume(world, 3, kept)).toEqual([]);
+  const { name } = pushRequested;
+  expect(world.applied.filter((place) => place.startsWith(name))).toEqual([
+    `${name} 0:2 undecodable`,
+    `${name} 0:5 sql-23514`,
+  ]);
+  // Whose dead letters another group makes, it keeps nothing of.
+  const passing = new World(log, [], []);
+  expect(await consume(passing, 3, { ...kept, deadLettersOf: [] })).toEqual([]);
+  expect(passing.applied.filter((place) => place.startsWith(name))).toEqual([]);
+});
+
 test("a bug in a step ends the run and blames no record", async () => {
   const world = new World(logOf(1, 5, new Set()), [], []);
   const failing = world.store.commitStep;

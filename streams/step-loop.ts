@@ -12,8 +12,8 @@
 import type pino from "pino";
 import { CommitUnknown, RecordFault, Refusal } from "../protocol/refusal.ts";
 import type { Codec } from "./codec.ts";
-import type { Emit, GroupReached, Inbound, Move, OutboxRow, StepConsumer, StepStore } from "./consumer.ts";
-import { byPlace, deadLetterRows, emittedRows, type Received } from "./emission.ts";
+import type { DeadLetter, Emit, GroupReached, Inbound, Move, OutboxRow, StepConsumer, StepStore } from "./consumer.ts";
+import { byPlace, deadLetterRows, emittedRows, type Received, rejectedOf } from "./emission.ts";
 import type { Exclusive } from "./exclusive.ts";
 import { createHalving } from "./halving.ts";
 import type { Outbox } from "./outbox.ts";
@@ -199,17 +199,20 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
 
   async function applied(records: readonly Received<In>[], tx: Tx): Promise<Told> {
     const letters: OutboxRow[] = [];
+    const buried: DeadLetter[] = [];
     const usable: Received<In>[] = [];
     const inbound: Inbound<In>[] = [];
     for (const record of records) {
       if ("code" in record.outcome) {
-        if (makesDeadLettersOf(record.topic))
-          letters.push(...deadLetterRows(codec, group, record, record.outcome.code, consumer.lament));
+        if (!makesDeadLettersOf(record.topic)) continue;
+        letters.push(...deadLetterRows(codec, group, record, record.outcome.code, consumer.lament));
+        buried.push({ record: rejectedOf(record), code: record.outcome.code });
       } else {
         usable.push(record);
         inbound.push(record.outcome.inbound);
       }
     }
+    if (buried.length > 0) await consumer.bury?.(buried, tx);
     const emits = inbound.length === 0 ? [] : await consumer.step(inbound, tx);
     return { rows: [...letters, ...emittedRows(codec, group, emits, usable)].sort(byPlace), emits };
   }

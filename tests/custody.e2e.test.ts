@@ -1,8 +1,14 @@
+import pino from "pino";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { makeMessageId } from "../protocol/message-id.ts";
+import { nodeRandom } from "../protocol/primitives/node.ts";
+import { messageSend } from "../streams/catalogue.ts";
+import { openProducer } from "../streams/producer.ts";
 import type { Failpoint } from "../streams/runner-options.ts";
 import { expectCleanLog } from "./clean-log.ts";
 import { HeldAgent } from "./held-agent.ts";
 import { eventually, type House, openHouse, takeTexts } from "./house.ts";
+import { RawSender } from "./raw-sender.ts";
 
 const others = ["queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
 
@@ -30,6 +36,20 @@ async function heldAgent(): Promise<HeldAgent> {
 /** Sends in calls of ten, so that there are many steps. */
 async function sendAll(from: HeldAgent, to: string, bodies: readonly string[]): Promise<void> {
   for (let start = 0; start < bodies.length; start += 10) await from.send(to, bodies.slice(start, start + 10));
+}
+
+/** A command that nobody can read, and that becomes a dead letter; its id. */
+async function appendDamaged(senderId: string, recipientId: string): Promise<string> {
+  const messageId = makeMessageId(Date.now(), nodeRandom);
+  const headers = { ce_subject: `${senderId}/${messageId}` };
+  const producer = openProducer({ kafka: house.kafka, log: pino({ level: "silent" }) });
+  try {
+    const key = `${senderId}:${recipientId}`;
+    await producer.append([{ topic: messageSend.name, key, value: Buffer.from("damaged"), headers }]);
+  } finally {
+    await producer.close();
+  }
+  return messageId;
 }
 
 test("agents of both custodies talk to each other: every message opens once, in order", async () => {
@@ -70,6 +90,46 @@ test("an answer that was lost is given again until it is acknowledged; the same 
   await other.acknowledge(first.messages);
   await eventually("it is gone", async () => (await other.open()).messages.length === 0);
   expect((await held.register()).status).toBe(200);
+  await service.stop();
+});
+
+test("what the service does not encrypt has a status for its sender, whose SDK hears of it; sent again once it may be, it arrives", async () => {
+  const [sender, plain] = [await house.agent("unheard", url, "server"), await heldAgent()];
+  const bob = await house.agent("bob", url);
+  const nobody = new RawSender(url);
+  await nobody.register();
+  // Taken before encryption runs, and before bob has said whom he does not hear.
+  const sent = [await sender.send(nobody.me.agentId, "to nobody"), await sender.send(bob.id, "unwanted")] as const;
+  const ids = await plain.send(bob.id, ["unwanted at first"]);
+  for (const { id } of [sender, plain]) await bob.policies.block(id);
+  const service = await house.start({ roles: ["encryption"] });
+
+  const waiting = sent.map((message) => message.acknowledged({ signal: AbortSignal.timeout(60_000) }));
+  const [toNobody, toBob] = await Promise.allSettled(waiting);
+  expect(toNobody).toMatchObject({ status: "rejected", reason: { code: "prekeys-unavailable", rule: null } });
+  expect(toBob).toMatchObject({ status: "rejected", reason: { code: "not-allowed", rule: "blocked" } });
+  const heard = sent.map(({ messageId }) => sender.status(messageId));
+  expect(heard).toMatchObject([
+    { state: "discarded", code: "prekeys-unavailable" },
+    { state: "discarded", code: "blocked" },
+  ]);
+
+  const statuses = async (...messageIds: readonly string[]) => {
+    const messages = messageIds.map((message_id) => ({ message_id }));
+    const { json } = await plain.post("/messaging/messages/status", { messages });
+    return json.messages.map(({ status, code }: { status: string; code: string | null }) => [status, code]);
+  };
+  const damagedId = await appendDamaged(plain.id, bob.id);
+  await expect
+    .poll(() => statuses(...ids, damagedId), { timeout: 60_000 })
+    .toEqual([
+      ["discarded", "blocked"],
+      ["discarded", "undecodable"],
+    ]);
+  await bob.policies.unblock(plain.id);
+  await plain.send(bob.id, ["unwanted at first"], ids);
+  expect(await takeTexts(bob, 1, 90_000)).toEqual(["unwanted at first"]);
+  await expect.poll(() => statuses(...ids), { timeout: 60_000 }).toEqual([["acknowledged", null]]);
   await service.stop();
 });
 

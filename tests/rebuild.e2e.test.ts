@@ -82,6 +82,12 @@ async function live(): Promise<void> {
     await Promise.all(sent.map((one) => one.acknowledged({ signal: AbortSignal.timeout(60_000) })));
   }
   const strangerId = stranger.me.agentId;
+  for (let n = 0; n < 2; n++) {
+    const toNobody = await carol.send(strangerId, "to one without prekeys");
+    await expect(toNobody.acknowledged({ signal: AbortSignal.timeout(60_000) })).rejects.toMatchObject({
+      code: "prekeys-unavailable",
+    });
+  }
   for (let n = 0; n < 2; n++) await sendDamaged(alice);
   await eventually("both are asked for anew", async () => (await waitingFor(strangerId)).length === 2, 60_000);
   await flood(mailboxItemsMax + 7);
@@ -174,6 +180,23 @@ const vandalism: readonly (readonly [what: string, table: string, sql: string])[
     `INSERT INTO messaging_messages (sender_id, message_id, recipient_id, digest, session_id, send_counter, seq, size, custody, accepted_at, queued_at)
      SELECT sender_id, (left(message_id::text, 24) || 'ffffffffffff')::uuid, recipient_id, digest, session_id, send_counter, seq, size, custody,
        accepted_at, queued_at FROM messaging_messages WHERE outcome = 'expired' RETURNING sender_id || '/' || message_id AS key`,
+  ],
+  [
+    "different",
+    "messaging_discarded",
+    `UPDATE messaging_discarded SET code = 'malformed' WHERE message_id = (SELECT message_id FROM messaging_discarded ORDER BY message_id LIMIT 1)
+     RETURNING sender_id || '/' || message_id AS key`,
+  ],
+  [
+    "missing",
+    "messaging_discarded",
+    "DELETE FROM messaging_discarded WHERE code = 'prekeys-unavailable' RETURNING sender_id || '/' || message_id AS key",
+  ],
+  [
+    "unexpected",
+    "messaging_discarded",
+    `INSERT INTO messaging_discarded SELECT 'nobody', message_id, recipient_id, code, discarded_at FROM messaging_discarded WHERE code = 'malformed'
+     RETURNING sender_id || '/' || message_id AS key`,
   ],
   [
     "different",

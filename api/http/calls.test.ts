@@ -340,6 +340,32 @@ test("a message's status is for its sender and its recipient", async () => {
   expect((await post(carol, "/messaging/messages/status", pried)).json.messages).toMatchObject([{ status: "unknown" }]);
 });
 
+test("what was discarded before it was encrypted has a status for its sender, and for nobody else", async () => {
+  const { alice, bob, get, post, ports } = service;
+  const [messageId, stored] = [0, 1].map(() => someEnvelope(alice.agentId, bob.agentId).messageId) as [string, string];
+  const ids = { senderId: alice.agentId, recipientId: bob.agentId };
+  const why = { code: "prekeys-unavailable", discardedAt: 1_000 };
+  ports.discarded.push({ ...ids, ...why, messageId }, { ...ids, ...why, messageId: stored });
+  ports.messages.push({
+    ...{ ...ids, messageId: stored, status: "queued", digest: new Uint8Array(32), code: null, acceptedAt: 2_000 },
+    ...{ queuedAt: 2_000, undeliverableAt: null, deliveredAt: null, endedAt: null },
+  });
+  const path = `/messaging/messages/${messageId}`;
+  const status = {
+    ...{ message_id: messageId, sender_id: alice.agentId, recipient_id: bob.agentId },
+    ...{ status: "discarded", code: "prekeys-unavailable", digest: null },
+    ...{ accepted_at: "1970-01-01T00:00:01.000Z", ended_at: "1970-01-01T00:00:01.000Z" },
+    ...{ queued_at: null, undeliverable_at: null, delivered_at: null },
+  };
+  expect((await get(alice, path)).json).toEqual(status);
+  const asked = { messages: [{ message_id: stored }, { message_id: messageId }] };
+  const both = (await post(alice, "/messaging/messages/status", asked)).json.messages;
+  expect(both[0]).toMatchObject({ message_id: stored, status: "queued", code: null });
+  expect(both[1]).toEqual(status);
+  const byBob = await get(bob, `${path}?sender=${alice.agentId}`);
+  expect(byBob.problem).toMatchObject({ status: 404, code: "message-unknown" });
+});
+
 test("a bug is answered without its inside, and handed to the log", async () => {
   const secret = new Error("row 17 of bob's diary");
   const broken = await inMemoryService({ findMessages: () => Promise.reject(secret) });

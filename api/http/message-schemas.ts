@@ -169,11 +169,13 @@ export const messageAnswer = z
     message_id: messageId,
     sender_id: agentId,
     recipient_id: agentId,
-    status: z.enum(MESSAGE_STATES),
-    digest: base64url(32).describe("SHA-256 of the envelope's canonical bytes"),
+    status: z
+      .enum([...MESSAGE_STATES, "discarded"])
+      .describe("discarded: the service, which was to encrypt it, did not; told to its sender only"),
+    digest: base64url(32).nullable().describe("SHA-256 of the envelope's canonical bytes; null: there is no envelope"),
     code: z.string().nullable().describe("Why it was refused or discarded"),
     accepted_at: timestamp,
-    queued_at: timestamp,
+    queued_at: timestamp.nullable(),
     undeliverable_at: timestamp.nullable().describe("When the recipient could not be woken; it may come by itself"),
     delivered_at: timestamp.nullable(),
     ended_at: timestamp.nullable(),

@@ -1,6 +1,7 @@
 /**
  * What became of messages, for their sender and their recipient; for everybody else they do not exist.
  */
+import type { DiscardedCommand } from "../../store/custody/discarded.ts";
 import { type MessageState, messageName } from "../../store/messages.ts";
 import type { Caller } from "../auth.ts";
 import { ApiRefusal } from "../problem.ts";
@@ -12,14 +13,16 @@ export interface MessageKey {
 
 export interface MessageStatus extends MessageKey {
   readonly recipientId: string;
-  readonly status: MessageState;
-  /** SHA-256 of the canonical bytes. */
-  readonly digest: Uint8Array;
+  /** `discarded`: the service, which was to encrypt it, did not, and nobody else has it. */
+  readonly status: MessageState | "discarded";
+  /** SHA-256 of the canonical bytes; null for what was discarded: there are none. */
+  readonly digest: Uint8Array | null;
   /** Why it was refused or discarded. */
   readonly code: string | null;
   /** Times in ms since the epoch. */
   readonly acceptedAt: number;
-  readonly queuedAt: number;
+  /** Null for what was discarded. */
+  readonly queuedAt: number | null;
   /** When its recipient could not be woken; it waits all the same. */
   readonly undeliverableAt: number | null;
   readonly deliveredAt: number | null;
@@ -29,6 +32,8 @@ export interface MessageStatus extends MessageKey {
 export interface MessageStatusDeps {
   /** In any order; unknown ones are left out. Throws `Unavailable`. */
   readonly findMessages: (keys: readonly MessageKey[]) => Promise<readonly MessageStatus[]>;
+  /** In any order; those that were discarded before they were encrypted, and were not since. Throws `Unavailable`. */
+  readonly findDiscarded: (keys: readonly MessageKey[]) => Promise<readonly DiscardedCommand[]>;
 }
 
 /** As many as a call may send. */
@@ -57,6 +62,11 @@ export async function messageStatuses(
     });
   }
   const found = new Map((await deps.findMessages(keys)).map((status) => [messageName(status), status]));
+  // A recipient never had what was discarded: it is its sender's to know, and nobody else's.
+  const own = keys.filter((key) => key.senderId === caller.agentId && !found.has(messageName(key)));
+  for (const command of own.length === 0 ? [] : await deps.findDiscarded(own)) {
+    found.set(messageName(command), statusOf(command));
+  }
   return keys.map((key) => {
     const status = found.get(messageName(key));
     return status !== undefined && concerns(status, caller) ? status : null;
@@ -65,4 +75,18 @@ export async function messageStatuses(
 
 function concerns({ senderId, recipientId }: MessageStatus, { agentId }: Caller): boolean {
   return senderId === agentId || recipientId === agentId;
+}
+
+/** It was judged by the time at which the log took it. */
+function statusOf({ discardedAt, ...command }: DiscardedCommand): MessageStatus {
+  return {
+    ...command,
+    status: "discarded",
+    digest: null,
+    acceptedAt: discardedAt,
+    queuedAt: null,
+    undeliverableAt: null,
+    deliveredAt: null,
+    endedAt: discardedAt,
+  };
 }

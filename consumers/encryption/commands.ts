@@ -23,11 +23,14 @@ export function checkCommand({ key, timestamp, value }: Inbound<MessageSend>): v
   const { senderId, recipientId } = value;
   if (key !== keyOf(value)) throw new Refusal<CommandFault>("item-mismatch");
   if (!isAgentId(senderId) || !isAgentId(recipientId)) throw new Refusal<CommandFault>("malformed");
-  const time = messageIdTime(value.messageId);
-  if (!isWhole(value) || time === null) throw new Refusal<CommandFault>("malformed");
-  if (time < timestamp - idAgeMsMax || time > timestamp + idAheadMsMax) {
-    throw new Refusal<CommandFault>("id-time-mismatch");
-  }
+  if (!isWhole(value) || messageIdTime(value.messageId) === null) throw new Refusal<CommandFault>("malformed");
+  if (!isTimely(value.messageId, timestamp)) throw new Refusal<CommandFault>("id-time-mismatch");
+}
+
+/** Was the id made at about the time of its append, ms since the epoch? */
+export function isTimely(messageId: string, appendedAt: number): boolean {
+  const time = messageIdTime(messageId);
+  return time !== null && time >= appendedAt - idAgeMsMax && time <= appendedAt + idAheadMsMax;
 }
 
 function isWhole({ kind, sealed, sessionId, aboutId }: MessageSend): boolean {

@@ -7,7 +7,7 @@ import type { Inbound } from "../../streams/consumer.ts";
 import { sampleAgentId, sampleItemId } from "../../tests/messaging.ts";
 import { newIdentity } from "../../tests/signing.ts";
 import { checkCommand } from "./commands.ts";
-import { toLament } from "./events.ts";
+import { toBury, toLament } from "./events.ts";
 
 const now = Date.UTC(2026, 5, 1);
 const day = 24 * 60 * 60 * 1000;
@@ -81,4 +81,22 @@ test("the sender of a dead letter is told, once it is known from key and subject
   expect(toLament(rejected(`${value.recipientId}/${value.messageId}`), "epoch-gone")).toEqual([]);
   expect(toLament(rejected("what is this"), "epoch-gone")).toEqual([]);
   expect(toLament(rejected(`${value.senderId}/${value.messageId}`, "no pair"), "epoch-gone")).toEqual([]);
+});
+
+test("of a dead letter is kept what is told of it, unless its id names a day that no sender may name", () => {
+  const { key, value } = record();
+  const letter = (messageId: string, subjectId = value.senderId) => ({
+    code: "epoch-gone",
+    record: {
+      ...{ topic: "message.send.v1", partition: 0, offset: 7, key, timestamp: now },
+      headers: { ce_subject: `${subjectId}/${messageId}` },
+    },
+  });
+  const { messageId, senderId, recipientId } = value;
+  expect(toBury([letter(messageId)])).toEqual([
+    { messageId, senderId, recipientId, code: "epoch-gone", discardedAt: now },
+  ]);
+  const odd = [sampleItemId(now - 9 * day), sampleItemId(now + day), randomUUID()].map((id) => letter(id));
+  expect(odd.flatMap(({ record: rejected, code }) => toLament(rejected, code))).toHaveLength(3);
+  expect(toBury([...odd, letter(messageId, recipientId)])).toEqual([]);
 });

@@ -4,7 +4,7 @@
  * Reads   message.send.v1, keyed by sender:recipient: in order per pair, at least once.
  * Writes  message.encrypted.v1 once per command, and the same envelope again for a repeat; message.discarded.v1 for what cannot be encrypted: another
  *         content under a used id, a recipient without prekeys, or one that does not let the sender speak any more, a dead letter.
- * Keeps   the pair's ratchet state, which moves on in the step's transaction, under its row's lock; a command's envelope for 40 days.
+ * Keeps   the pair's ratchet state, which moves on in the step's transaction, under its row's lock; a command's envelope, or why there is none, for 40 days.
  * Refuses records that are not what their key says, content that was not sealed to us for this command or whose epoch's key is gone, senders whose
  *         keys are gone, states that do not open.
  *
@@ -17,7 +17,7 @@ import type { Tx } from "../../store/tx.ts";
 import { messageSend } from "../../streams/catalogue.ts";
 import type { StepConsumer } from "../../streams/consumer.ts";
 import { checkCommand } from "./commands.ts";
-import { toLament } from "./events.ts";
+import { toBury, toLament } from "./events.ts";
 import { type EncryptionDeps, encryptAll } from "./sending.ts";
 
 export function encryption(deps: EncryptionDeps): StepConsumer<MessageSend, Tx> {
@@ -26,6 +26,7 @@ export function encryption(deps: EncryptionDeps): StepConsumer<MessageSend, Tx> 
     reads: [messageSend],
     check: checkCommand,
     lament: toLament,
+    bury: (letters, tx) => tx.custody.writeDiscarded(toBury(letters)),
     afterRestore: "stand",
     step: (batch, tx) => encryptAll(deps, batch, tx),
   };

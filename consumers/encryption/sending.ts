@@ -27,6 +27,7 @@ import type { Clock } from "../../protocol/session.ts";
 import type { MessageSend, ReceiptItem } from "../../schemas/values.ts";
 import type { DoneCommand, NewCommand, RecalledCommand } from "../../store/custody/commands.ts";
 import { type CustodyKeys, openStateOrLost } from "../../store/custody/custody-keys.ts";
+import type { DiscardedCommand } from "../../store/custody/discarded.ts";
 import type { StateCache } from "../../store/custody/state-cache.ts";
 import { type LockedState, pairName, type StateMark, type StoredState, sealOf } from "../../store/custody/states.ts";
 import type { Ingress } from "../../store/ingress.ts";
@@ -36,7 +37,7 @@ import type { Emit, Inbound } from "../../streams/consumer.ts";
 import { answerRequest, saidInAnswer } from "./answering.ts";
 import { distinct, pairOf } from "./commands.ts";
 import { contentOrFault, firstSaid, REKEY, recallContents, type Said, saidOrNull } from "./contents.ts";
-import { discardedEvent, encryptedEvent, notAllowedEvent, reusedEvent, settledEvent } from "./events.ts";
+import { type Discard, discard, discardByRule, encryptedEvent, reusedEvent, settledEvent } from "./events.ts";
 import { rulesAgainst } from "./permissions.ts";
 import { Repairs } from "./repairs.ts";
 
@@ -84,10 +85,11 @@ interface Seen extends StateMark {
   readonly from: "process" | "redis" | "postgres";
 }
 
-/** What one record led to; `made` is null when nothing leaves because of it. */
+/** What one record led to; `made` is null when nothing leaves because of it. `discarded`: it never will, unless it is sent again. */
 interface Outcome {
   readonly emits: readonly Emit[];
   readonly made: NewCommand | null;
+  readonly discarded?: DiscardedCommand;
 }
 
 const NOTHING: Outcome = { emits: [], made: null };
@@ -114,21 +116,26 @@ export async function encryptAll(
   const step = await Step.begin(deps, { batch, fresh, recalled }, tx);
   const emits: Emit[] = [];
   const made: NewCommand[] = [];
+  const discarded: DiscardedCommand[] = [];
   for (const record of batch) {
     const before = done.get(messageName(record.value));
     const rule = before === undefined ? ruleAgainst(record.value) : null;
-    if (rule !== null) {
-      emits.push(notAllowedEvent(record, rule));
-      continue;
-    }
-    const outcome = before === undefined ? await step.encrypt(record) : await step.repeat(record, before);
+    let outcome: Outcome;
+    if (rule !== null) outcome = outcomeOf(discardByRule(record, rule));
+    else outcome = before === undefined ? await step.encrypt(record) : await step.repeat(record, before);
     emits.push(...outcome.emits);
+    if (outcome.discarded !== undefined) discarded.push(outcome.discarded);
     if (outcome.made === null) continue;
     done.set(messageName(outcome.made), outcome.made);
     made.push(outcome.made);
   }
   await step.write(made);
+  await tx.custody.writeDiscarded(discarded);
   return emits;
+}
+
+function outcomeOf({ emit, row }: Discard): Outcome {
+  return { emits: [emit], made: null, discarded: row };
 }
 
 class Step {
@@ -283,9 +290,9 @@ class Step {
   async #encryptMessage(me: Identity, peer: Peer, record: Command): Promise<Outcome> {
     const startedAt = performance.now();
     const frame = await contentOrFault(this.#deps, record.value);
-    if (typeof frame === "string") return { emits: [discardedEvent(record, frame)], made: null };
+    if (typeof frame === "string") return outcomeOf(discard(record, frame));
     const sealed = await this.#seal(me, peer, record.value, frame);
-    if (typeof sealed === "string") return { emits: [discardedEvent(record, sealed)], made: null };
+    if (typeof sealed === "string") return outcomeOf(discard(record, sealed));
     const outcome = this.#leave(record, sealed, firstSaid(this.#deps, record.value, frame));
     this.#deps.observeSeconds((performance.now() - startedAt) / 1_000);
     return outcome;

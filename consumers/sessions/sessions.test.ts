@@ -28,6 +28,7 @@ function facts() {
       findDecisions: unused,
       findCommands: unused,
       writeCommands: unused,
+      writeDiscarded: unused,
       recallCommands: unused,
       findKept: unused,
       changeKept: unused,

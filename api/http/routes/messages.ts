@@ -51,12 +51,16 @@ function toWire(status: MessageStatus): Record<string, unknown> {
     sender_id: status.senderId,
     recipient_id: status.recipientId,
     status: status.status,
-    digest: encodeBase64Url(status.digest),
+    digest: status.digest === null ? null : encodeBase64Url(status.digest),
     code: status.code,
     accepted_at: formatTimestamp(status.acceptedAt),
-    queued_at: formatTimestamp(status.queuedAt),
-    undeliverable_at: status.undeliverableAt === null ? null : formatTimestamp(status.undeliverableAt),
-    delivered_at: status.deliveredAt === null ? null : formatTimestamp(status.deliveredAt),
-    ended_at: status.endedAt === null ? null : formatTimestamp(status.endedAt),
+    queued_at: timeOrNull(status.queuedAt),
+    undeliverable_at: timeOrNull(status.undeliverableAt),
+    delivered_at: timeOrNull(status.deliveredAt),
+    ended_at: timeOrNull(status.endedAt),
   };
+}
+
+function timeOrNull(time: number | null): string | null {
+  return time === null ? null : formatTimestamp(time);
 }

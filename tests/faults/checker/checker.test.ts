@@ -248,6 +248,44 @@ test.each(defects)("%s: %s", (_, invariant, defect) => {
   expect(broken(check(defect()))).toContain(invariant);
 });
 
+test.each([
+  ["agent", 1],
+  ["server", 0],
+])(
+  "a delivery that was told with its answer, behind the report of a later one: custody %s, findings %i",
+  (custody, findings) => {
+    const delivered = recorded.log.filter(({ topic }) => topic === "message.delivered.v1");
+    const answerOf = ({ item }: LogRecord) =>
+      recorded.log.find((one) => one.topic === "message.acknowledged.v1" && one.item?.messageId === item?.messageId)
+        ?.item;
+    const isReported = (record: LogRecord) => answerOf(record)?.acknowledgedAt !== record.item?.deliveredAt;
+    const pairs = delivered.filter(isReported).flatMap((first) => {
+      const next = delivered.find(({ partition, offset, item }) => {
+        const isNext = partition === first.partition && offset > first.offset;
+        return isNext && item?.senderId === first.item?.senderId && item?.sessionId === first.item?.sessionId;
+      });
+      return next !== undefined && isReported(next) ? [[first, next] as const] : [];
+    });
+    const [first, next] = pairs[0] ?? [];
+    if (first?.item == null || next === undefined) throw new Error("the history has no two reports of a session");
+    const { messageId } = first.item;
+    const late = {
+      ...first,
+      offset: next.offset,
+      item: { ...first.item, deliveredAt: answerOf(first)?.acknowledgedAt ?? null },
+    };
+    const history = log((all) =>
+      all.map((one) => {
+        if (one === first) return late;
+        if (one === next) return { ...next, offset: first.offset };
+        const isItsPlace = one.topic === "message.queued.v1" && one.item?.messageId === messageId;
+        return isItsPlace && one.item !== null ? { ...one, item: { ...one.item, custody } } : one;
+      }),
+    );
+    expect(check(history).findings.reordered).toHaveLength(findings);
+  },
+);
+
 test("what waits for an agent that only sends is not stuck", () => {
   expect(broken(check(databases({ waiting: ["an agent that only sends"] })))).toEqual([]);
 });

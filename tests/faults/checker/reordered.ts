@@ -27,7 +27,7 @@ function numbering(index: Indexed): readonly string[] {
 /**
  * The deliveries of one session are told in the order of its messages (docs/decisions/0043-the-order-of-deliveries.md): none is told when the report of a later
  * message has been. Only an answer, which implies the delivery, may come before the report of an earlier message, and what was set aside comes when it is handed
- * out again.
+ * out again. Agents of server custody go on from a cursor before their answers are taken: where the report of a page was lost, its deliveries come with them.
  */
 function deliveries(index: Indexed): readonly string[] {
   const wasAside = new Set(index.inTopic("message.set-aside.v1").map(({ item }) => nameOf(item)));
@@ -41,7 +41,7 @@ function deliveries(index: Indexed): readonly string[] {
       const before: ItemRecord | null = reported;
       const isLate = before !== null && (record.item.seq ?? 0) <= (before.item.seq ?? 0);
       if (!isLate && !isImplied(index, record)) reported = record;
-      return before !== null && isLate
+      return before !== null && isLate && !(isImplied(index, record) && isHeld(index, record))
         ? [`session ${session}: ${placeOf(record)} comes behind ${placeOf(before)}, its seq before`]
         : [];
     });
@@ -53,6 +53,11 @@ export function isImplied(index: Indexed, { item }: ItemRecord): boolean {
   return index
     .of("message.acknowledged.v1", nameOf(item))
     .some((answer) => answer.item.acknowledgedAt === item.deliveredAt);
+}
+
+/** Its recipient opens its mailbox page by page: the service holds its keys. */
+function isHeld(index: Indexed, { item }: ItemRecord): boolean {
+  return index.of("message.queued.v1", nameOf(item))[0]?.item.custody === "server";
 }
 
 /** Messages whose delivery was told only with their answer. */

@@ -55,6 +55,7 @@ export function digestOf(bytes: Uint8Array): string {
 
 interface Decoded {
   readonly kind?: string;
+  readonly custody?: string;
   readonly item_id?: Buffer;
   readonly message_id?: Buffer;
   readonly sender_id: string;
@@ -112,6 +113,7 @@ function itemOf(topic: string, value: Buffer | null): LogItem | null {
   const content = body ?? hmac;
   return {
     kind,
+    custody: decoded.custody ?? null,
     messageId: uuid(item_id ?? message_id),
     senderId: sender_id,
     recipientId: recipient_id,

@@ -10,6 +10,7 @@ import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
 import { createExclusive } from "./exclusive.ts";
 import { hideAborted } from "./kafkajs-aborted.ts";
+import { heartbeatWhateverTheClock } from "./kafkajs-heartbeat.ts";
 import { quietRequestQueue } from "./kafkajs-timer.ts";
 
 export type { KafkaMessage };
@@ -43,6 +44,7 @@ const leaderLookMs = 100;
 export function openKafka(options: KafkaOptions): KafkaDoor {
   quietRequestQueue();
   hideAborted();
+  heartbeatWhateverTheClock();
   const client = new Kafka({
     clientId: options.clientId,
     brokers: [...options.brokers],

@@ -242,7 +242,7 @@ export function createOwnership(options: OwnershipOptions): Ownership {
           seen: 0,
           stopped: null,
           heldUntil: 0,
-          progressAt: Date.now(),
+          progressAt: performance.now(),
         };
         taken.push(owned);
         if (place.isOld) {

@@ -268,7 +268,7 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
   async function check(): Promise<void> {
     const current = assignment;
     if (!hasState || current?.owned == null) return;
-    const quietSince = Date.now() - timing.tickMs;
+    const quietSince = performance.now() - timing.tickMs;
     const idle = Array.from(current.owned.values()).filter(
       ({ stopped, progressAt }) => stopped !== null || progressAt < quietSince,
     );

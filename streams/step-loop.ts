@@ -238,7 +238,7 @@ export function createStepLoop<In, Tx>(options: StepLoopOptions<In, Tx>): StepLo
 
   function advance({ queue, records, move }: Slice<In>): void {
     queue.partition.position = move.to;
-    queue.partition.progressAt = Date.now();
+    queue.partition.progressAt = performance.now();
     queue.rest = { records: queue.rest.records.slice(records.length), from: move.to, to: queue.rest.to };
     if (queue.rest.records.length === 0) leave(queue, true);
   }

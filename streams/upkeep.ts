@@ -46,13 +46,13 @@ export interface Upkeep {
 export function startUpkeep(options: UpkeepOptions): Upkeep {
   const { group, store, outbox, ownership, timing, commits, metrics, log } = options;
   let lags: readonly PartitionLag[] = [];
-  let assignedAt = Date.now();
+  let assignedAt = performance.now();
   const timers = [
     every(timing.tickMs, async () => {
       const { steps, ageSeconds } = outbox.state();
       metrics.outbox(group, { steps, ageSeconds });
       const lastStepAt = Math.max(0, ...(options.owned() ?? []).map(({ progressAt }) => progressAt));
-      if (Date.now() - lastStepAt >= timing.tickMs) await deletePublished();
+      if (performance.now() - lastStepAt >= timing.tickMs) await deletePublished();
     }),
     every(timing.tickMs, commitOffsets),
     every(timing.lagMs, look),
@@ -96,7 +96,7 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
 
   async function look(): Promise<void> {
     const owned = options.owned();
-    const now = Date.now();
+    const now = performance.now();
     if (owned === null) {
       // Joining a group takes seconds; one that is never joined is a stall as well.
       if (now - assignedAt > 2 * timing.stallMs && !options.heldUp()) options.onStall();
@@ -110,7 +110,7 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
     lags = owned.map((partition) => {
       const end = ranges.get(partitionName(partition))?.high ?? partition.position;
       const records = Math.max(0, end - Math.max(partition.position, partition.seen));
-      const hasNothingToDo = records === 0 || partition.heldUntil > now;
+      const hasNothingToDo = records === 0 || partition.heldUntil > Date.now();
       if (hasNothingToDo) partition.progressAt = Math.max(partition.progressAt, now - timing.tickMs);
       metrics.lag(group, partition.topic, partition.partition, records);
       return { topic: partition.topic, partition: partition.partition, records, stopped: partition.stopped !== null };

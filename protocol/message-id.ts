@@ -1,6 +1,7 @@
 /**
  * Message ids: UUIDv7 (RFC 9562 §5.7) made by the sender, whose first 48 bits are the envelope's timestamp (protocol.md §5).
  */
+import { DAY_MS } from "./limits.ts";
 import type { Random } from "./primitives/primitives.ts";
 import { uuidFromBytes } from "./uuid.ts";
 
@@ -19,4 +20,16 @@ export function makeMessageId(nowMs: number, random: Random): string {
 export function messageIdTime(messageId: string): number | null {
   if (!VERSION_7.test(messageId)) return null;
   return Number.parseInt(messageId.slice(0, 8) + messageId.slice(9, 13), 16);
+}
+
+/** Ingress takes ids up to 7 days old; an append may wait for Kafka, and clocks differ. */
+const idAgeMsMax = 8 * DAY_MS;
+
+/** Ingress takes ids up to 5 minutes ahead of its clock, which may itself be ahead of the broker's. */
+const idAheadMsMax = 10 * 60 * 1000;
+
+/** Whether the id was made at about the time at which the log took it, ms since the epoch. False also when it is no message id. */
+export function isTimely(messageId: string, appendedAt: number): boolean {
+  const time = messageIdTime(messageId);
+  return time !== null && time >= appendedAt - idAgeMsMax && time <= appendedAt + idAheadMsMax;
 }

@@ -3,16 +3,11 @@
  *
  * Of an id that was discarded more than once the latest counts. That it was encrypted after all changes nothing here: the table keeps what was said before.
  */
-import { DAY_MS } from "../protocol/limits.ts";
-import { messageIdTime } from "../protocol/message-id.ts";
+import { isTimely } from "../protocol/message-id.ts";
 import type { MessageDiscarded } from "../schemas/values.ts";
 import { messageDiscarded } from "../streams/catalogue.ts";
 import type { Inbound } from "../streams/consumer.ts";
 import { type Fold, type FoldedRow, on, onlyOnce } from "./folding.ts";
-
-/** An id that is older than 8 days when it is read, or more than ten minutes ahead, has no day, and is told and not kept. */
-const ID_AGE_MS_MAX = 8 * DAY_MS;
-const ID_AHEAD_MS_MAX = 10 * 60 * 1000;
 
 export function foldDiscarded(): Fold {
   const rows = new Map<string, FoldedRow>();
@@ -22,7 +17,8 @@ export function foldDiscarded(): Fold {
     const { senderId, messageId, recipientId: recipient_id, code, detail, discardedAt: discarded_at } = value;
     // The message of that id goes on; what others say of messages ends rows of theirs.
     if (headers["ce_source"] !== "/sealpost/encryption" || code === "id-reused") return;
-    if (!isNew(record) || !hasDay(value)) return;
+    // An id of another time has no day: it is told and not kept.
+    if (!isNew(record) || !isTimely(messageId, discarded_at)) return;
     const name = `${senderId}/${messageId}`;
     if ((rows.get(name)?.since ?? 0) > discarded_at) return;
     const why = code === "not-allowed" ? (detail ?? code) : code;
@@ -32,9 +28,4 @@ export function foldDiscarded(): Fold {
     handlers: [on(messageDiscarded, take)],
     tables: () => [{ table: "messaging_discarded", reads: [messageDiscarded], rows, says: "rows" }],
   };
-}
-
-function hasDay({ messageId, discardedAt }: MessageDiscarded): boolean {
-  const time = messageIdTime(messageId);
-  return time !== null && time >= discardedAt - ID_AGE_MS_MAX && time <= discardedAt + ID_AHEAD_MS_MAX;
 }

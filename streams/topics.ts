@@ -74,8 +74,11 @@ export async function applyTopics(kafka: KafkaDoor, layout: TopicLayout = {}): P
   return Array.from(made);
 }
 
-/** Kafka knows of a topic, and of its leaders, before they take their places: seconds later where many are made at once on a machine that is busy. */
-async function untilLed(kafka: KafkaDoor, name: string): Promise<void> {
+/**
+ * Resolves when each partition of the topic has its leader; rejects with `Unavailable("kafka")` after a minute. Kafka knows of a topic, and of its leaders, before
+ * they take their places: seconds later where many are made at once on a machine that is busy.
+ */
+export async function untilLed(kafka: KafkaDoor, name: string): Promise<void> {
   for (const until = performance.now() + ledMsMax; ; await pause(backoffMs(0))) {
     try {
       await kafka.ask((admin) => admin.fetchTopicOffsets(name));

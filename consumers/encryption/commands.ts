@@ -5,16 +5,11 @@
  */
 import { SESSION_ID_BYTES } from "../../protocol/envelope.ts";
 import { isAgentId } from "../../protocol/identity.ts";
-import { DAY_MS } from "../../protocol/limits.ts";
-import { messageIdTime } from "../../protocol/message-id.ts";
+import { isTimely, messageIdTime } from "../../protocol/message-id.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import type { MessageSend } from "../../schemas/values.ts";
 import type { Pair } from "../../store/custody/states.ts";
 import type { Inbound } from "../../streams/consumer.ts";
-
-/** Ingress takes ids up to 7 days old and 5 minutes ahead; an append may wait for Kafka, and clocks differ (as in queuing). */
-const idAgeMsMax = 8 * DAY_MS;
-const idAheadMsMax = 10 * 60 * 1000;
 
 type CommandFault = "malformed" | "item-mismatch" | "id-time-mismatch";
 
@@ -25,12 +20,6 @@ export function checkCommand({ key, timestamp, value }: Inbound<MessageSend>): v
   if (!isAgentId(senderId) || !isAgentId(recipientId)) throw new Refusal<CommandFault>("malformed");
   if (!isWhole(value) || messageIdTime(value.messageId) === null) throw new Refusal<CommandFault>("malformed");
   if (!isTimely(value.messageId, timestamp)) throw new Refusal<CommandFault>("id-time-mismatch");
-}
-
-/** Was the id made at about the time of its append, ms since the epoch? */
-export function isTimely(messageId: string, appendedAt: number): boolean {
-  const time = messageIdTime(messageId);
-  return time !== null && time >= appendedAt - idAgeMsMax && time <= appendedAt + idAheadMsMax;
 }
 
 function isWhole({ kind, sealed, sessionId, aboutId }: MessageSend): boolean {

@@ -1,7 +1,7 @@
 /**
  * What encryption tells the world. Pure.
  */
-import { messageIdTime } from "../../protocol/message-id.ts";
+import { isTimely, messageIdTime } from "../../protocol/message-id.ts";
 import type {
   Delegation,
   ItemKind,
@@ -15,7 +15,6 @@ import type { DiscardedCommand } from "../../store/custody/discarded.ts";
 import type { Rule } from "../../store/permissions.ts";
 import { messageDiscarded, messageEncrypted, messageReceipt } from "../../streams/catalogue.ts";
 import type { DeadLetter, Emit, Inbound, Rejected } from "../../streams/consumer.ts";
-import { isTimely } from "./commands.ts";
 
 /**
  * `body`: canonical bytes, or a retry request's JSON. `delegation`: the chain under which this was said first. A repeat has the same, and another `ce_id`: queuing knows it by its digest, and a request that waits by

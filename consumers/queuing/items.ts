@@ -5,20 +5,13 @@
  */
 import { decodeEnvelope } from "../../protocol/envelope.ts";
 import { isAgentId } from "../../protocol/identity.ts";
-import { DAY_MS } from "../../protocol/limits.ts";
-import { messageIdTime } from "../../protocol/message-id.ts";
+import { isTimely, messageIdTime } from "../../protocol/message-id.ts";
 import { Refusal } from "../../protocol/refusal.ts";
 import { retryRequestFromJson } from "../../protocol/retry-request.ts";
 import { decodeUtf8 } from "../../protocol/utf8.ts";
 import type { Delegation, MessageEncrypted } from "../../schemas/values.ts";
 import type { Arrival } from "../../store/queuing.ts";
 import type { Inbound } from "../../streams/consumer.ts";
-
-/** Ingress takes ids up to 7 days old; an append may wait for Kafka, and clocks differ. */
-const idAgeMsMax = 8 * DAY_MS;
-
-/** Ingress takes ids up to 5 minutes ahead of its clock, which may itself be ahead of the broker's. */
-const idAheadMsMax = 10 * 60 * 1000;
 
 /** How large a message may be is decided at ingress; a record cannot be larger than this. */
 const anySize = { ciphertextBytesMax: 1024 * 1024 };
@@ -30,10 +23,8 @@ export function checkItem({ key, timestamp, value }: Inbound<MessageEncrypted>):
   if (key !== value.recipientId) throw new Refusal<ItemFault>("item-mismatch");
   if (value.kind === "message") checkMessage(value);
   else checkRetry(value);
-  const time = messageIdTime(value.itemId);
-  if (time === null) throw new Refusal<ItemFault>("malformed");
-  if (time < timestamp - idAgeMsMax || time > timestamp + idAheadMsMax)
-    throw new Refusal<ItemFault>("id-time-mismatch");
+  if (messageIdTime(value.itemId) === null) throw new Refusal<ItemFault>("malformed");
+  if (!isTimely(value.itemId, timestamp)) throw new Refusal<ItemFault>("id-time-mismatch");
 }
 
 function checkMessage(item: MessageEncrypted): void {

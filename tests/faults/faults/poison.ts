@@ -1,7 +1,7 @@
 /** Records that nobody can read, on partitions of topics that consumers read: garbage, an unknown schema, a value that is cut off, nothing at all. */
 import type { Chance } from "../../../sdk/chance.ts";
 import type { KafkaDoor } from "../../../streams/kafka.ts";
-import { eventually } from "../../house.ts";
+import { untilLed } from "../../../streams/topics.ts";
 import type { Fault } from "./fault.ts";
 
 /** A number that no registry of a test gets to. */
@@ -40,14 +40,7 @@ async function append(
   chance: Chance,
 ): Promise<void> {
   // A broker that has just come back leads its partitions one by one: a send that fails for some of them has left records in the others.
-  const led = () =>
-    kafka
-      .ask((admin) => admin.fetchTopicOffsets(topic))
-      .then(
-        () => true,
-        () => false,
-      );
-  await eventually(`each partition of ${topic} has its leader`, led);
+  await untilLed(kafka, topic);
   const producer = kafka.client.producer();
   await producer.connect();
   try {

@@ -1,5 +1,8 @@
+import { once } from "node:events";
+import { connect as connectTo } from "node:net";
 import { expect, test } from "vitest";
 import { inMemoryService, jsonOf, someEnvelope } from "../tests/in-memory-service.ts";
+import { signed } from "../tests/signing.ts";
 import { connect, envelope, newWorld, startGateway } from "../tests/stream-stage.ts";
 import { SendsUnderWay } from "./sends-under-way.ts";
 
@@ -11,15 +14,15 @@ function flooded() {
     () => shed++,
     () => now,
   );
-  const ends = Array.from({ length: 65 }, () => sends.begin());
+  const calls = Array.from({ length: 65 }, () => sends.begin());
   now += 499;
-  ends.push(sends.begin());
+  calls.push(sends.begin());
   now += 1;
   return {
     sends,
     shed: () => shed,
     over: () => {
-      for (const end of ends) end();
+      for (const call of calls) call.end();
     },
   };
 }
@@ -65,4 +68,29 @@ test("in a flood a batch on a stream is refused by frame, answers are taken, and
   await client.has("accepted");
   expect(world.appended).toHaveLength(1);
   expect(flood.sends.count).toBe(0);
+});
+
+test("bodies that do not come are no flood: whoever sends one is served", async () => {
+  let now = 0;
+  const sends = new SendsUnderWay(undefined, () => now);
+  const { http, alice, bob, post } = await inMemoryService({ sends });
+  const { host, port } = new URL(http.url);
+  const body = () => ({ envelopes: [jsonOf(someEnvelope(alice.agentId, bob.agentId))] });
+  async function slowUpload() {
+    const { headers } = await signed(alice, { method: "POST", url: `${http.url}/messaging/send`, body: body() });
+    const own = { host, "content-length": "100", expect: "100-continue" };
+    const lines = Object.entries({ ...headers, ...own }).map(([name, value]) => `${name}: ${value}\r\n`);
+    const socket = connectTo(Number(port), "127.0.0.1");
+    socket.write(`POST /messaging/send HTTP/1.1\r\n${lines.join("")}\r\n`);
+    const [heard] = await once(socket.setEncoding("latin1"), "data");
+    expect(heard).toContain("100 Continue");
+    return socket;
+  }
+  const slow = await Promise.all(Array.from({ length: 80 }, slowUpload));
+  for (let n = 0; n < 3; n++) {
+    expect((await post(alice, "/messaging/send", body())).status).toBe(202);
+    now += 400;
+  }
+  for (const socket of slow) socket.destroy();
+  await http.close();
 });

@@ -1,4 +1,4 @@
-import { expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 import { Unavailable } from "../protocol/refusal.ts";
 import { openRoom } from "./room.ts";
 
@@ -164,4 +164,21 @@ test("while PostgreSQL is away, what is not known has room, and what is known co
   expect(await take(50, they)).toEqual(free(50));
   world.now = 60_000;
   expect(await take(9)).toEqual([...free(8), ...full(1)]);
+});
+
+afterEach(() => void vi.useRealTimers());
+
+test("a wall clock that was ahead and is right again keeps nobody out", async () => {
+  vi.useFakeTimers({ toFake: ["Date"] });
+  let waiting = 10;
+  const room = openRoom(async () => [{ ofSender: waiting, items: 1, stored: 0 }], {
+    pairItemsMax: 10,
+    mailboxItemsMax: 100,
+  });
+  const take = () => room.take(me, [{ recipientId: you, messageId: "m" }]);
+  vi.setSystemTime(Date.now() + 3_600_000);
+  expect(await take()).toEqual(["pair-full"]);
+  waiting = 0;
+  vi.setSystemTime(Date.now() - 3_600_000);
+  await expect.poll(take).toEqual([null]);
 });

@@ -87,7 +87,8 @@ interface Pair {
   marks: readonly Mark[];
 }
 
-export function openRoom(count: CountWaiting, limits: RoomLimits, now: () => number = Date.now): Room {
+/** `now`: a clock that nobody sets, ms. */
+export function openRoom(count: CountWaiting, limits: RoomLimits, now: () => number = () => performance.now()): Room {
   const pairs = new Map<string, Pair>();
   const { pairItemsMax } = limits;
   let turns = 0;

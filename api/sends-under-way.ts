@@ -31,6 +31,14 @@ export interface ShedDeps {
   readonly sends: SendsUnderWay;
 }
 
+/** A call that was taken. */
+export interface UnderWay {
+  /** Once, when it has been answered. */
+  end(): void;
+  /** Waits for its client: that is no work, and clients that are slow must not look like a flood. */
+  waitFor<T>(client: Promise<T>): Promise<T>;
+}
+
 export class SendsUnderWay {
   readonly #now: () => number;
   readonly #onShed: () => void;
@@ -52,11 +60,11 @@ export class SendsUnderWay {
   }
 
   /**
-   * Takes a call, or refuses it. What it answers is to be called once, when the call has been answered.
+   * Takes a call, or refuses it.
    *
    * @throws ApiRefusal `overloaded`
    */
-  begin(): () => void {
+  begin(): UnderWay {
     const now = this.#now();
     const most = this.#most(now);
     if (this.#underWay >= most) this.#tooManySince ??= now;
@@ -67,7 +75,18 @@ export class SendsUnderWay {
       throw new ApiRefusal("overloaded", { retryAfterMs: RETRY_AFTER_MS });
     }
     this.#underWay++;
-    return () => this.#end();
+    return {
+      end: () => this.#end(),
+      waitFor: async (client) => {
+        this.#underWay--;
+        try {
+          return await client;
+        } finally {
+          // Its signature has held: it is not refused any more.
+          this.#underWay++;
+        }
+      },
+    };
   }
 
   #end(): void {

@@ -2,6 +2,7 @@
  * The API over a real listening socket with its ports in memory, for tests.
  */
 import { randomBytes } from "node:crypto";
+import type { Agent } from "../api/agents.ts";
 import { createHttpApp } from "../api/http/app.ts";
 import { servedToOperators } from "../api/http/openapi.ts";
 import type { HttpDeps } from "../api/http/route.ts";
@@ -60,11 +61,7 @@ export async function read(response: Response): Promise<Answer> {
   return { status: response.status, headers: response.headers, json, problem: json };
 }
 
-export function addAgent(
-  ports: InMemoryPorts,
-  { agentId, signing }: Identity,
-  status: "active" | "suspended" = "active",
-) {
+export function addAgent(ports: InMemoryPorts, { agentId, signing }: Identity, status: Agent["status"] = "active") {
   ports.agents.set(agentId, {
     agentId,
     identityKey: signing.publicKey,

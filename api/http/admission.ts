@@ -23,6 +23,7 @@ import { keyOfOwner, type Owner } from "../owners/ownership.ts";
 import { ApiRefusal } from "../problem.ts";
 import { type MetLimits, takeRate } from "../rate-limits.ts";
 import { announcesBody, requestFacts } from "../request-facts.ts";
+import type { UnderWay } from "../sends-under-way.ts";
 import { readBody, requirePlainJson, UNPROVEN_BODY_BYTES_MAX } from "./body.ts";
 import type { HttpDeps, Route } from "./route.ts";
 import { parseJson, validated } from "./validation.ts";
@@ -37,17 +38,27 @@ interface Admitted {
   readonly target: string;
 }
 
+/** What a call counts for. */
+export interface CallCounts {
+  readonly met: MetLimits;
+  /** Null for what does not send. */
+  readonly underWay: UnderWay | null;
+}
+
 /** @throws ApiRefusal, `Unavailable` */
 export async function admit(
   deps: HttpDeps,
   route: Route,
   request: IncomingMessage,
   response: ServerResponse,
-  met: MetLimits,
+  { met, underWay }: CallCounts,
 ): Promise<Admitted> {
   const facts = requestFacts(request, deps.publicAuthority);
   if (route.signedBy === "operator") requireOperator(deps.opsToken, request.headers.authorization);
-  const bodyOf = (owner: string, bytesMax?: number) => heldBody(deps, request, response, owner, bytesMax);
+  const bodyOf = (owner: string, bytesMax?: number) => {
+    const body = heldBody(deps, request, response, owner, bytesMax);
+    return underWay === null ? body : underWay.waitFor(body);
+  };
   const prove = async () => {
     if (isSigned(route)) requireSigned(facts);
     const { authorization } = request.headers;
@@ -139,7 +150,13 @@ async function heldBody(
   bytesMax?: number,
 ): Promise<Uint8Array | null> {
   const room = deps.bodies.roomFor(owner);
-  response.once("close", room.release);
+  const { socket } = request;
+  // Where requests wait for each other on one connection, the responses of those behind may never hear that it is gone.
+  socket.once("close", room.release);
+  response.once("close", () => {
+    socket.off("close", room.release);
+    room.release();
+  });
   return readBody(request, response, room, bytesMax);
 }
 

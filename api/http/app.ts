@@ -8,7 +8,7 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import express, { type Express, type Request as ExpressRequest, type NextFunction, type Response } from "express";
 import { ApiRefusal, type Problem, problemOf, retryAfterSecondsOf } from "../problem.ts";
 import { MetLimits } from "../rate-limits.ts";
-import { admit } from "./admission.ts";
+import { admit, type CallCounts } from "./admission.ts";
 import { expectsLeave } from "./body.ts";
 import { servedRoutes } from "./openapi.ts";
 import type { HttpDeps, Reply, Route } from "./route.ts";
@@ -71,12 +71,12 @@ function routeFor(
 
 async function answer(deps: HttpDeps, route: Route, request: ExpressRequest, response: Response): Promise<Reply> {
   // Before anything is looked at: what is refused shall cost nothing.
-  const ended = route.sends ? deps.sends.begin() : null;
+  const underWay = route.sends ? deps.sends.begin() : null;
   const met = new MetLimits(deps);
   try {
-    return await handled(deps, route, request, response, met);
+    return await handled(deps, route, request, response, { met, underWay });
   } finally {
-    ended?.();
+    underWay?.end();
     met.writeOn(response);
   }
 }
@@ -86,9 +86,9 @@ async function handled(
   route: Route,
   request: ExpressRequest,
   response: Response,
-  met: MetLimits,
+  counts: CallCounts,
 ): Promise<Reply> {
-  const { caller, owner, body, target } = await admit(deps, route, request, response, met);
+  const { caller, owner, body, target } = await admit(deps, route, request, response, counts);
   return route.handle(deps, {
     caller,
     owner,

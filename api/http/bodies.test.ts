@@ -107,6 +107,28 @@ describe("all bodies that are held at a time have a bound", () => {
     expect(bodies.bytes).toBe(0);
   });
 
+  test("what was held for a request is free when its connection has gone, also where its answer never came to be sent", async () => {
+    const { http, bob } = service;
+    const { host, port } = new URL(http.url);
+    const socket = connect(Number(port), "127.0.0.1");
+    sockets.push(socket);
+    const text = async (request: Parameters<typeof signed>[1]) => {
+      const { method, url, headers, body } = await signed(bob, request);
+      const own = body === undefined ? {} : { "content-length": String(body.length) };
+      const lines = Object.entries({ host, ...headers, ...own }).map(([name, value]) => `${name}: ${value}`);
+      const { pathname } = new URL(url);
+      return Buffer.concat([
+        Buffer.from(`${method} ${pathname} HTTP/1.1\r\n${lines.join("\r\n")}\r\n\r\n`),
+        body ?? Buffer.alloc(0),
+      ]);
+    };
+    socket.write(await text({ method: "GET", url: `${http.url}/messaging/receive`, headers: { prefer: "wait=30" } }));
+    socket.write(await text({ ...goodSend(), body: { envelopes: ["x".repeat(40_000)] } }));
+    await expect.poll(() => bodies.bytes).toBeGreaterThan(40_000);
+    socket.write("CONNECT a:1 HTTP/1.1\r\nhost: a\r\n\r\n");
+    await expect.poll(() => bodies.bytes).toBe(0);
+  });
+
   test("one agent cannot fill it, and what was released may be taken again", () => {
     const [first, second, other] = ["alice", "alice", "bob"].map((owner) => bodies.roomFor(owner)) as [
       ReturnType<BodiesHeld["roomFor"]>,

@@ -1,6 +1,6 @@
 import { createServer } from "node:http";
 import { connect } from "node:net";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { startHttp } from "./server.ts";
 
 /** What the server sends until it closes the connection. */
@@ -63,4 +63,33 @@ test("a port that is taken is an error, not a silence", async () => {
   const { port } = taken.address() as { port: number };
   await expect(startHttp(() => undefined, { port, host: "127.0.0.1" })).rejects.toThrow("EADDRINUSE");
   await new Promise((resolve) => taken.close(resolve));
+});
+
+/** A client that closes nothing, and sends a byte now and then. Resolves when the server has closed it. */
+function dribble(url: string, text: string): Promise<unknown> {
+  const socket = connect({ port: Number(new URL(url).port), host: "127.0.0.1", allowHalfOpen: true });
+  const timer = setInterval(() => socket.write("x"), 20);
+  onTestFinished(() => {
+    clearInterval(timer);
+    socket.destroy();
+  });
+  socket.write(text);
+  socket.resume();
+  return new Promise((resolve) => socket.on("error", () => undefined).once("close", resolve));
+}
+
+test("a client that is told 408 and goes on sending is cut off", async () => {
+  const http = await startHttp((request) => request.resume(), listen, { headersMax: 100, requestMax: 200 });
+  await dribble(http.url, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n");
+  await http.close();
+});
+
+test("an offer to speak something else is ignored, and its request is one like others; WebSocket's is one", async () => {
+  const http = await startHttp((_, response) => response.end("served"), listen);
+  http.server.on("upgrade", (_, socket) => socket.end("HTTP/1.1 426 Upgraded\r\n\r\n"));
+  const offer = (protocol: string) =>
+    untilClosed(http.url, `GET / HTTP/1.1\r\nhost: a\r\nconnection: upgrade, close\r\nupgrade: ${protocol}\r\n\r\n`);
+  expect(await offer("h2c")).toMatch(/^HTTP\/1\.1 200 .*served$/s);
+  expect(await offer("WebSocket")).toMatch(/^HTTP\/1\.1 426 /);
+  await http.close();
 });

@@ -5,6 +5,7 @@
 import { once } from "node:events";
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
+import { sayAndClose } from "./farewell.ts";
 
 export interface HttpServer {
   /** Where it listens, such as `http://127.0.0.1:8080`. */
@@ -65,6 +66,8 @@ export async function startHttp(
       requestTimeout: requestMax,
       keepAliveTimeout: keepAlive,
       connectionsCheckingInterval: headersMax / CHECKS_PER_TIMEOUT,
+      // An offer of anything else, such as h2c, is one that may be ignored (RFC 9110 §7.8), and its request one like others.
+      shouldUpgradeCallback: ({ headers }) => headers.upgrade?.toLowerCase() === "websocket",
     },
     listener,
   );
@@ -76,6 +79,8 @@ export async function startHttp(
   const sockets = new Set<Socket>();
   server.on("connection", (socket) => {
     sockets.add(socket);
+    // Each request under way listens for its end, and there may be many behind each other.
+    socket.setMaxListeners(0);
     socket.once("close", () => sockets.delete(socket));
   });
   server.on("clientError", (error: NodeJS.ErrnoException, socket) => refuseUnreadable(error, socket as Socket));
@@ -126,7 +131,8 @@ function refuseUnreadable(error: NodeJS.ErrnoException, socket: Socket): void {
     retryable: false,
   };
   const text = JSON.stringify(problem);
-  socket.end(
+  sayAndClose(
+    socket,
     `HTTP/1.1 ${statusLine}\r\nContent-Type: application/problem+json\r\nConnection: close\r\nContent-Length: ${Buffer.byteLength(text)}\r\n\r\n${text}`,
   );
 }

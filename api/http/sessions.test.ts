@@ -303,11 +303,36 @@ describe("retry requests", () => {
     expect(ports.appended).toHaveLength(1);
   });
 
-  test("a suspended sender is asked for nothing", async () => {
+  test("a suspended sender is asked all the same: the request waits for it; a revoked one is not", async () => {
     const { alice, bob, post, ports } = service;
-    const body = request();
     addAgent(ports, alice, "suspended");
-    expect((await post(bob, path, body)).problem).toMatchObject({ status: 404, code: "recipient-unknown" });
+    expect((await post(bob, path, request())).status).toBe(202);
+    expect(ports.appended).toHaveLength(1);
+    addAgent(ports, alice, "revoked");
+    expect((await post(bob, path, request())).problem).toMatchObject({ status: 404, code: "recipient-unknown" });
+    expect(ports.appended).toHaveLength(1);
+  });
+
+  test("a request takes room of its pair's, like a message: without room it is refused, and does not count", async () => {
+    const { alice, bob, post, ports } = service;
+    const asked: unknown[] = [];
+    const room = { isFull: true };
+    Object.assign(ports.room, {
+      take: async (sender: string, items: readonly unknown[]) => {
+        asked.push([sender, ...items]);
+        return items.map(() => (room.isFull ? "pair-full" : null));
+      },
+    });
+    const body = request();
+    for (let n = 0; n < 61; n++) {
+      const { problem, headers } = await post(bob, path, body);
+      expect(problem).toMatchObject({ status: 429, code: "pair-full", retryable: true, field: "/retry/sender_id" });
+      expect(headers.get("retry-after")).toBe("5");
+    }
+    expect(ports.appended).toEqual([]);
+    expect(asked[0]).toEqual([bob.agentId, { recipientId: alice.agentId, messageId: body.item_id }]);
+    room.isFull = false;
+    expect((await post(bob, path, body)).status).toBe(202);
   });
 
   test("an agent may ask another sixty times an hour, a third as well; what was answered before counts once", async () => {

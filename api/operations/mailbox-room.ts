@@ -2,7 +2,7 @@
  * Whether the messages of a call may go now: their sender is within its rates, and they fit into their recipients' mailboxes. Asked last: a call with a fault
  * that stays is refused for that.
  */
-import { BatchRefusal, type Fault } from "../problem.ts";
+import { ApiRefusal, BatchRefusal, type Fault } from "../problem.ts";
 import type { NoRoom, Room } from "../room.ts";
 import { type MessageRatesDeps, type Placed, takeMessageRates } from "./message-rates.ts";
 
@@ -17,6 +17,20 @@ const DETAILS: Readonly<Record<NoRoom, string>> = {
   "pair-full": "as many of the sender's messages as may wait for this recipient do",
   overloaded: "the recipient's mailbox holds more than it should until what was evicted has left it",
 };
+
+/**
+ * For an item that is no message: it counts for no rate, and takes room like one.
+ *
+ * @throws ApiRefusal `pair-full` or `overloaded`, of `field`
+ */
+export async function takeRoomForItem(
+  room: Room,
+  senderId: string,
+  { field, itemId, recipientId }: { readonly field: string; readonly itemId: string; readonly recipientId: string },
+): Promise<void> {
+  const [code] = await room.take(senderId, [{ recipientId, messageId: itemId }]);
+  if (code) throw new ApiRefusal(code, { field, detail: DETAILS[code], retryAfterMs: RETRY_AFTER_MS[code] });
+}
 
 /**
  * @throws BatchRefusal naming each message that has to wait, `rate-limited`, `pair-full` or `overloaded`; ApiRefusal `rate-limited` when the sender has to:

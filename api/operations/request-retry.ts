@@ -7,18 +7,19 @@
 import { createHash } from "node:crypto";
 import { messageIdTime } from "../../protocol/message-id.ts";
 import { nodePrimitives } from "../../protocol/primitives/node.ts";
-import { Refusal, Unavailable } from "../../protocol/refusal.ts";
+import { Refusal } from "../../protocol/refusal.ts";
 import { checkRetryRequest, type RetryRequest, retryRequestToJson } from "../../protocol/retry-request.ts";
 import type { Limit, LimitsDoor } from "../../store/limits.ts";
 import { unlessAway } from "../../store/redis.ts";
 import type { Agent, FindAgents } from "../agents.ts";
 import type { Caller } from "../auth.ts";
 import { type PermissionDeps, requireNotBlocked } from "../authz/permission.ts";
-import { mayBeMessaged } from "../may-message.ts";
 import { ApiRefusal } from "../problem.ts";
+import type { Room } from "../room.ts";
 import type { Counted } from "./counters.ts";
 import { type Appender, itemEvent } from "./events.ts";
 import { faultOfIdTime } from "./item-ids.ts";
+import { takeRoomForItem } from "./mailbox-room.ts";
 import type { MessageStatusDeps } from "./message-status.ts";
 import type { Digests } from "./send.ts";
 
@@ -26,6 +27,7 @@ export interface RequestRetryDeps extends Pick<MessageStatusDeps, "findMessages"
   readonly findAgents: FindAgents;
   readonly limits: LimitsDoor;
   readonly digests: Digests;
+  readonly room: Room;
   /** For envelopes: at once, without lingering. */
   readonly items: Appender;
   readonly counted: Counted;
@@ -47,7 +49,7 @@ const RETRIES: Limit = { name: "retry-requests", points: 60, seconds: 3_600 };
 
 /**
  * @throws ApiRefusal `retry-mismatch`, `malformed`, `message-id-too-old`, `message-id-in-future`, `retry-signature-invalid`, `recipient-unknown`,
- *   `message-unknown`, `not-allowed`, `message-id-reused`, `rate-limited`; `Unavailable`: the same call may be made again
+ *   `message-unknown`, `not-allowed`, `message-id-reused`, `rate-limited`, `pair-full`; `Unavailable`: the same call may be made again
  */
 export async function requestRetry(deps: RequestRetryDeps, caller: Caller, input: RequestRetryInput): Promise<void> {
   const { itemId, retry } = input;
@@ -63,8 +65,13 @@ export async function requestRetry(deps: RequestRetryDeps, caller: Caller, input
   const asking = agents.get(caller.agentId);
   if (asking?.status !== "active") throw new ApiRefusal("agent-suspended");
   checkSigned(retry, asking, deps.now());
-  if (!mayBeMessaged(agents.get(retry.senderId))) {
-    throw new ApiRefusal("recipient-unknown", { field: "/retry/sender_id", detail: "no active agent has this id" });
+  const sender = agents.get(retry.senderId);
+  // Suspended is not for good: the request waits in its mailbox, as what is asked for waited.
+  if (sender === undefined || sender.status === "revoked") {
+    throw new ApiRefusal("recipient-unknown", {
+      field: "/retry/sender_id",
+      detail: "no agent has this id, or it was revoked",
+    });
   }
   if (messages[0]?.recipientId !== caller.agentId) {
     throw new ApiRefusal("message-unknown", { field: "/retry/message_id" });
@@ -75,8 +82,11 @@ export async function requestRetry(deps: RequestRetryDeps, caller: Caller, input
     if (Buffer.compare(before, digest) === 0) return;
     throw new ApiRefusal("message-id-reused", { field: "/item_id", detail: "this item_id stands for other bytes" });
   }
-  await withinLimit(deps, `${caller.agentId}:${retry.senderId}`, () =>
-    deps.items.append([
+  await withinLimit(deps, `${caller.agentId}:${retry.senderId}`, async () => {
+    await takeRoomForItem(deps.room, caller.agentId, {
+      ...{ field: "/retry/sender_id", itemId, recipientId: retry.senderId },
+    });
+    await deps.items.append([
       itemEvent(
         {
           ...{ kind: "retry", itemId, senderId: caller.agentId, recipientId: retry.senderId },
@@ -84,8 +94,8 @@ export async function requestRetry(deps: RequestRetryDeps, caller: Caller, input
         },
         idTime,
       ),
-    ]),
-  );
+    ]);
+  });
   // Not waited for: a later call of this process finds it all the same.
   void deps.digests.remember(caller.agentId, [{ messageId: itemId, digest }]);
   deps.counted("retry_requests_sent", 1);
@@ -118,7 +128,7 @@ function checkSigned(retry: RetryRequest, { identityKey: recipientIdentityKey }:
   }
 }
 
-/** While Redis is away nobody counts: a broken session must not have to wait for it. What Kafka did not take does not count either. */
+/** While Redis is away nobody counts: a broken session must not have to wait for it. What was not taken does not count either. */
 async function withinLimit(deps: RequestRetryDeps, pair: string, append: () => Promise<void>): Promise<void> {
   const allowance = await unlessAway(deps.limits.consume(RETRIES, pair));
   if (allowance?.allowed === false) {
@@ -131,7 +141,7 @@ async function withinLimit(deps: RequestRetryDeps, pair: string, append: () => P
   try {
     await append();
   } catch (error) {
-    if (error instanceof Unavailable && allowance !== null) await unlessAway(deps.limits.giveBack(RETRIES, pair));
+    if (allowance !== null) await unlessAway(deps.limits.giveBack(RETRIES, pair));
     throw error;
   }
 }

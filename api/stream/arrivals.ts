@@ -18,16 +18,14 @@ export class Arrivals {
 
   /** Resolves also while Redis is away. */
   async add(agentIds: readonly string[]): Promise<void> {
-    for (const agentId of agentIds) this.#untold.add(agentId);
-    await this.tell();
-  }
-
-  /** All that is not told yet. Resolves also while Redis is away. */
-  async tell(): Promise<void> {
-    const agentIds = [...this.#untold];
     if (agentIds.length === 0) return;
-    this.#untold.clear();
+    for (const agentId of agentIds) this.#untold.delete(agentId);
     if ((await unlessAway(this.#endWakes(agentIds))) !== null) return;
     for (const agentId of agentIds) this.#untold.add(agentId);
+  }
+
+  /** What could not be told when it happened. Each come is tried once by itself: with all that came before, thousands would be asked for at each. */
+  async tellAgain(): Promise<void> {
+    await this.add([...this.#untold]);
   }
 }

@@ -44,14 +44,14 @@ export class Calls {
    * @throws as `send` does; ApiRefusal `overloaded` when too many calls of all connections are under way
    */
   async send(envelopes: readonly Uint8Array[]): Promise<void> {
-    const ended = this.#deps.sends.begin();
+    const underWay = this.#deps.sends.begin();
     const bytes = envelopes.reduce((sum, envelope) => sum + envelope.length, 0);
     this.#open++;
     this.#openBytes += bytes;
     try {
       await this.#append(envelopes);
     } finally {
-      ended();
+      underWay.end();
       this.#open--;
       this.#openBytes -= bytes;
     }

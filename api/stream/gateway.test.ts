@@ -1,5 +1,6 @@
 import { once } from "node:events";
-import { expect, test } from "vitest";
+import { connect as connectTo } from "node:net";
+import { expect, onTestFinished, test } from "vitest";
 import { WebSocket } from "ws";
 import { makeMessageId } from "../../protocol/message-id.ts";
 import { nodeRandom } from "../../protocol/primitives/node.ts";
@@ -26,6 +27,22 @@ test("an upgrade that is not signed is answered 401 with a problem, one of anoth
     expect(JSON.parse(Buffer.concat(chunks).toString())).toMatchObject({ status, code });
   }
   expect(place.gateway.status().connections).toBe(0);
+});
+
+test("a client that was refused and closes nothing is cut off all the same", async () => {
+  const { world } = newWorld();
+  const { port } = new URL((await startGateway(world)).url);
+  const socket = connectTo({ port: Number(port), host: "127.0.0.1", allowHalfOpen: true });
+  onTestFinished(() => void socket.destroy());
+  let heard = "";
+  socket.on("data", (data) => {
+    heard += data;
+  });
+  socket.write("GET /messaging/stream HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n");
+  await until(() => heard.includes("signature-missing"));
+  const timer = setInterval(() => socket.write("x"), 20);
+  onTestFinished(() => clearInterval(timer));
+  await new Promise((resolve) => socket.on("error", () => undefined).once("close", resolve));
 });
 
 test("a new stream gets everything that waits, hears that the queue is empty, and then what is stored", async () => {
@@ -205,6 +222,24 @@ test("when nobody tells the older process, it finds the newer stream at its next
   const newer = await connect(second, bob);
   expect(await older.closed).toBe(4409);
   expect(newer.socket.readyState).toBe(WebSocket.OPEN);
+});
+
+test("a newer stream whose claim Redis did not take keeps its agent, and the older one elsewhere is closed", async () => {
+  const { world, bob } = newWorld();
+  const [first, second] = [await startGateway(world), await startGateway(world, { refreshMs: 20, awaySweepMs: 20 })];
+  const older = await connect(first, bob);
+  await older.has("queue-empty");
+  world.redisAway = true;
+  const newer = await connect(second, bob);
+  await newer.has("queue-empty");
+  await pause(60);
+  world.redisAway = false;
+  expect(await older.closed).toBe(4409);
+  await until(() => world.present.get(bob.agentId)?.gatewayId === second.gateway.id);
+  await pause(60);
+  expect(newer.socket.readyState).toBe(WebSocket.OPEN);
+  expect(second.gateway.status().connections).toBe(1);
+  expect(world.came.at(-1)).toEqual([bob.agentId, world.present.get(bob.agentId)?.connectionId]);
 });
 
 test("a refresh sets a presence again that Redis forgot, or that a poll took meanwhile", async () => {

@@ -9,7 +9,7 @@ import { randomUUID } from "node:crypto";
 import { Unavailable } from "../../protocol/refusal.ts";
 import { CLOSE_SUPERSEDED, type StreamItemId } from "../../protocol/stream-frames.ts";
 import type { HandoverDoor, HandoverEntry, Subscription } from "../../store/handover.ts";
-import type { AgentPresence, PresenceDoor } from "../../store/presence.ts";
+import type { AgentPresence, Presence, PresenceDoor } from "../../store/presence.ts";
 import { unlessAway } from "../../store/redis.ts";
 import type { SweepAnswer, SweepQuestion } from "../../store/sweep.ts";
 import type { Caller } from "../auth.ts";
@@ -93,6 +93,8 @@ export class Gateway {
   readonly #open = new Set<Connection>();
   /** Of each agent the superseded one that is not closed yet. */
   readonly #leaving = new Map<string, Connection>();
+  /** Those of `#connections` whose claim Redis has not answered: whoever held the agent's presence may be the older one. */
+  readonly #unclaimed = new Set<Connection>();
   readonly #polls: Polls;
   readonly #arrivals: Arrivals;
   readonly #departures: Departures;
@@ -240,15 +242,34 @@ export class Gateway {
     // Whoever checked the signature may have remembered the agent for some seconds.
     await this.#expelFallen([connection]);
     if (connection.isClosed()) return;
-    const before = await unlessAway(this.#deps.presence.claim(connection.agentId, this.#presenceOf(connection)));
+    const older = await this.#claim(connection);
     // Behind the presence: whoever claims a wake asks for that afterwards (consumers/push/waking.ts).
     this.#arrivals.add([connection.agentId]).catch(this.#deps.onBug);
     connection.open();
-    if (before === null || before.gatewayId === this.id || !before.connectionId.startsWith(STREAM_PREFIX)) return;
+    await this.#tellOlder(connection, older);
+  }
+
+  /** Takes the agent's place. Answers the stream elsewhere that held it, null when there was none or Redis does not answer: then it is tried again. */
+  async #claim(connection: Connection): Promise<AgentPresence | null> {
     const { agentId } = connection;
-    const { connectionId } = before;
+    this.#unclaimed.add(connection);
+    const claiming = this.#deps.presence.claim(agentId, this.#presenceOf(connection));
+    const claimed = await unlessAway(claiming.then((before) => ({ before })));
+    if (claimed === null) return null;
+    this.#unclaimed.delete(connection);
+    const { before } = claimed;
+    return before === null || !this.#isElsewhere(before) ? null : { agentId, ...before };
+  }
+
+  #isElsewhere({ gatewayId, connectionId }: Presence): boolean {
+    return gatewayId !== this.id && connectionId.startsWith(STREAM_PREFIX);
+  }
+
+  async #tellOlder({ agentId }: Connection, older: AgentPresence | null): Promise<void> {
+    if (older === null) return;
+    const { gatewayId, connectionId } = older;
     // Lost, the older gateway finds out at its next refresh.
-    await unlessAway(this.#deps.handover.publish(before.gatewayId, [{ type: "superseded", agentId, connectionId }]));
+    await unlessAway(this.#deps.handover.publish(gatewayId, [{ type: "superseded", agentId, connectionId }]));
   }
 
   #presenceOf({ agentId, id }: Connection): AgentPresence {
@@ -327,9 +348,13 @@ export class Gateway {
   }
 
   async #refresh(): Promise<void> {
-    const held = [...this.#connections.values()].map((connection) => this.#presenceOf(connection));
+    await this.#claimAgain();
+    const held = [...this.#connections.values()]
+      .filter((connection) => !this.#unclaimed.has(connection))
+      .map((connection) => this.#presenceOf(connection));
     const refreshed = await unlessAway(this.#deps.presence.refresh(held));
     if (refreshed === null) return;
+    await this.#arrivals.tellAgain();
     const { lost, regained } = refreshed;
     // Those that counted as offline may have been woken meanwhile.
     await this.#arrivals.add(regained.map(({ agentId }) => agentId));
@@ -339,10 +364,20 @@ export class Gateway {
       const connection = this.#connections.get(agentId);
       const holder = holders?.get(agentId);
       if (connection?.id !== connectionId || holder === undefined) continue;
-      const isNewerStream = holder.gatewayId !== this.id && holder.connectionId.startsWith(STREAM_PREFIX);
-      if (isNewerStream) this.#supersede(connection);
+      if (this.#isElsewhere(holder)) this.#supersede(connection);
       // A poll took the place of a presence that had run out, or an older connection of our own that is gone.
       else await unlessAway(this.#deps.presence.claim(agentId, this.#presenceOf(connection)));
+    }
+  }
+
+  /** Until Redis has answered, who holds the presence of an agent may be older than its connection here, and must not end it. */
+  async #claimAgain(): Promise<void> {
+    for (const connections of slices([...this.#unclaimed], SWEEP_QUESTIONS_MAX)) {
+      const here = connections.filter((connection) => this.#connections.get(connection.agentId) === connection);
+      for (const connection of connections) if (!here.includes(connection)) this.#unclaimed.delete(connection);
+      await Promise.all(here.map(async (connection) => this.#tellOlder(connection, await this.#claim(connection))));
+      // Behind the presence, as in #announce.
+      await this.#arrivals.add(here.filter((one) => !this.#unclaimed.has(one)).map(({ agentId }) => agentId));
     }
   }
 

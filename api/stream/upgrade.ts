@@ -11,6 +11,7 @@ import { Unavailable } from "../../protocol/refusal.ts";
 import { STREAM_MESSAGE_BYTES_MAX } from "../../protocol/stream-frames.ts";
 import { type AuthDeps, acceptRequest, type Caller, countCall, verifySigner } from "../auth.ts";
 import { atTheFrontDoor, type FrontDoorDeps } from "../front-door.ts";
+import { sayAndClose } from "../http/farewell.ts";
 import { ApiRefusal, type Problem, problemOf, retryAfterSecondsOf } from "../problem.ts";
 import { requestFacts } from "../request-facts.ts";
 import type { Gateway } from "./gateway.ts";
@@ -72,5 +73,5 @@ function refuse(socket: Duplex, problem: Problem): void {
     "Connection: close",
     ...(retryAfter === null ? [] : [`Retry-After: ${retryAfter}`]),
   ];
-  socket.end(`${lines.join("\r\n")}\r\n\r\n${body}`);
+  sayAndClose(socket, `${lines.join("\r\n")}\r\n\r\n${body}`);
 }

@@ -78,6 +78,7 @@ export const retryRequest = route({
     "recipient-unknown",
     "not-allowed",
     "rate-limited",
+    "pair-full",
   ],
   handle: async (deps, { caller, body }) => {
     await requestRetry(deps, caller, { itemId: body.item_id, retry: retryRequestFromJson(body.retry) });

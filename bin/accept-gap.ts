@@ -22,11 +22,7 @@ async function main([group, topic, partitionText, ...rest]: readonly string[]): 
     return 2;
   }
   const config = readConfig();
-  const kafka = openKafka({
-    brokers: config.kafkaBrokers,
-    clientId: "sealpost-accept-gap",
-    log: pino({ level: "silent" }),
-  });
+  const kafka = openKafka({ ...config.kafka, clientId: "sealpost-accept-gap", log: pino({ level: "silent" }) });
   const postgres = openPostgres(config.postgresUrl, { applicationName: "sealpost-accept-gap", connectionsMax: 1 });
   try {
     const store = openSteps(postgres, () => null);

@@ -41,7 +41,7 @@ async function main(words: readonly string[]): Promise<number> {
   }
   const config = readConfig();
   const log = pino({ level: "silent" });
-  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-after-restore", log });
+  const kafka = openKafka({ ...config.kafka, clientId: "sealpost-after-restore", log });
   const connections = { applicationName: "sealpost-after-restore", connectionsMax: 2 };
   const postgres = openPostgres(config.postgresUrl, connections);
   const dayMaker = openPostgres(config.postgresUrl, { ...connections, connectionsMax: 1 });

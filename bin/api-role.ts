@@ -94,7 +94,7 @@ const READY_MS_MAX = 2_000;
 
 export async function startApi({ config, metrics, log, stopping }: PartContext): Promise<Role> {
   const held = await openHeldKeys(config);
-  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-api", log });
+  const kafka = openKafka({ ...config.kafka, clientId: "sealpost-api", log });
   const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
   const postgres = openPostgres(config.postgresUrl, {
     applicationName: "sealpost-api",

@@ -5,7 +5,9 @@ import { z } from "zod";
 import type { RateLimits } from "../api/rate-limits.ts";
 import { DAY_MS } from "../protocol/limits.ts";
 import type { TokenOptions } from "../store/keyring/token-roots.ts";
+import type { KafkaServers } from "../streams/kafka.ts";
 import { KEPT_FOR_EVER } from "../streams/topic.ts";
+import { kafkaEnvironment } from "./kafka-config.ts";
 import { type OwnersConfig, readOwnersConfig } from "./owners-config.ts";
 import { type PushConfig, readPushConfig } from "./push-config.ts";
 
@@ -35,7 +37,6 @@ const transactions = z
   .pipe(z.array(z.enum(["acks", "audit"], { error: "off, acks, audit or acks,audit" })));
 
 const environment = z.object({
-  SEALPOST_KAFKA_BROKERS: z.string().min(1),
   SEALPOST_REGISTRY_URL: z.url(),
   SEALPOST_POSTGRES_URL: z.string().startsWith("postgres"),
   SEALPOST_REDIS_URL: z.string().startsWith("redis"),
@@ -52,6 +53,8 @@ const environment = z.object({
   /** Health and metrics of a process without the API; 0 takes a free port. */
   SEALPOST_OPS_PORT: port.default(0),
   SEALPOST_PARTITIONS: z.coerce.number().int().min(1).max(1024).default(8),
+  /** Copies of each record, of topics that do not exist yet. */
+  SEALPOST_REPLICAS: z.coerce.number().int().min(1).max(16).default(1),
   /** Bundles with one-time prekeys handed out of one agent in an hour; what comes beyond holds none. */
   SEALPOST_PREKEY_BUDGET_PER_HOUR: z.coerce.number().int().min(1).default(50),
   /** The newest so many items of a mailbox wait; older ones are evicted. */
@@ -80,6 +83,9 @@ const environment = z.object({
   /** Tests only: the process ends itself with SIGKILL at this named point. */
   SEALPOST_FAILPOINT: z.string().optional(),
 });
+
+/** Read with others, so that what is wrong is told at once. */
+const kafka = kafkaEnvironment.transform((servers) => ({ kafka: servers }));
 
 const keyring = z
   .object({
@@ -120,7 +126,7 @@ export interface KeyringConfig {
 }
 
 export interface Config {
-  readonly kafkaBrokers: readonly string[];
+  readonly kafka: KafkaServers;
   readonly registryUrl: string;
   readonly postgresUrl: string;
   readonly redisUrl: string;
@@ -131,6 +137,7 @@ export interface Config {
   readonly opsHttp: { readonly port: number; readonly host: string };
   readonly opsPort: number;
   readonly partitions: number;
+  readonly replicas: number;
   readonly prekeyBudgetPerHour: number;
   readonly mailboxItemsMax: number;
   readonly pairItemsMax: number;
@@ -173,14 +180,14 @@ export function readOperatorConfig(givenUrl?: string, env: NodeJS.ProcessEnv = p
 
 /** Where the log is, for a command that reads it straight from there. */
 export interface LogConfig {
-  readonly kafkaBrokers: readonly string[];
+  readonly kafka: KafkaServers;
   readonly registryUrl: string;
 }
 
 /** @throws Error with one line per variable that is missing or wrong. */
 export function readLogConfig(env: NodeJS.ProcessEnv = process.env): LogConfig {
-  const values = parse(environment.pick({ SEALPOST_KAFKA_BROKERS: true, SEALPOST_REGISTRY_URL: true }), env);
-  return { kafkaBrokers: values.SEALPOST_KAFKA_BROKERS.split(","), registryUrl: values.SEALPOST_REGISTRY_URL };
+  const values = parse(environment.pick({ SEALPOST_REGISTRY_URL: true }).and(kafka), env);
+  return { kafka: values.kafka, registryUrl: values.SEALPOST_REGISTRY_URL };
 }
 
 /** What an agent's command needs. */
@@ -212,9 +219,9 @@ function linesOf({ issues }: z.ZodError): string {
  * @throws Error with one line per variable that is missing or wrong, and what would be right.
  */
 export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
-  const values = parse(environment, env);
+  const values = parse(environment.and(kafka), env);
   return {
-    kafkaBrokers: values.SEALPOST_KAFKA_BROKERS.split(","),
+    kafka: values.kafka,
     registryUrl: values.SEALPOST_REGISTRY_URL,
     postgresUrl: values.SEALPOST_POSTGRES_URL,
     redisUrl: values.SEALPOST_REDIS_URL,
@@ -225,6 +232,7 @@ export function readConfig(env: NodeJS.ProcessEnv = process.env): Config {
     opsHttp: { port: values.SEALPOST_OPS_HTTP_PORT, host: values.SEALPOST_OPS_HTTP_HOST },
     opsPort: values.SEALPOST_OPS_PORT,
     partitions: values.SEALPOST_PARTITIONS,
+    replicas: values.SEALPOST_REPLICAS,
     prekeyBudgetPerHour: values.SEALPOST_PREKEY_BUDGET_PER_HOUR,
     mailboxItemsMax: values.SEALPOST_MAILBOX_ITEMS_MAX,
     pairItemsMax: values.SEALPOST_PAIR_ITEMS_MAX,

@@ -189,7 +189,7 @@ type Surroundings = Awaited<ReturnType<typeof surround>>;
 
 /** Each consumer has a producer of its own: none waits for what another could not send. */
 async function surround({ config, metrics, log, fail }: PartContext, name: string) {
-  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: `sealpost-${name}`, log });
+  const kafka = openKafka({ ...config.kafka, clientId: `sealpost-${name}`, log });
   const codec = await openCodec({ registryUrl: config.registryUrl, register: false });
   const appender = openProducer({ kafka, log });
   return {
@@ -221,7 +221,7 @@ function roleOf(name: string, runner: Runner, close: () => Promise<void>): Role 
 
 /** The facts of the API and of jobs, published. */
 export async function startRelay({ config, log, fail }: PartContext): Promise<Role> {
-  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-relay", log });
+  const kafka = openKafka({ ...config.kafka, clientId: "sealpost-relay", log });
   const appender = openProducer({ kafka, log });
   const relay = runRelay({ hold: () => holdFacts(config.postgresUrl), appender, log, onFatal: fail });
   return {

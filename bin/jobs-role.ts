@@ -54,7 +54,7 @@ export async function startJobs({ config, log, metrics }: PartContext): Promise<
     applicationName: "sealpost-jobs",
     connectionsMax: POOL_CONNECTIONS_MAX,
   });
-  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-jobs", log });
+  const kafka = openKafka({ ...config.kafka, clientId: "sealpost-jobs", log });
   const producer = openProducer({ kafka, log });
   const rotation = joinRotation({ codec, postgres, redis, keys: serverKeysOf(held, postgres), metrics, log });
   const appending: RepairsDeps & ExpiryDeps & UsageDeps = {

@@ -11,7 +11,7 @@ import { migrate } from "../store/migrate.ts";
 import { auditRecord, catalogue } from "../streams/catalogue.ts";
 import { openCodec } from "../streams/codec.ts";
 import { openKafka } from "../streams/kafka.ts";
-import { applyRetention, applyTopics } from "../streams/topics.ts";
+import { applyRetention, applyTopics, checkTopics } from "../streams/topics.ts";
 import { type Config, readConfig } from "./config.ts";
 
 export interface Prepared {
@@ -25,13 +25,14 @@ export async function prepare(
   log: pino.Logger,
   options: { readonly mayShorten?: boolean } = {},
 ): Promise<Prepared> {
-  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-prepare", log });
+  const kafka = openKafka({ ...config.kafka, clientId: "sealpost-prepare", log });
   try {
     const kept = { ...auditRecord, retention: { keptMs: config.auditKeptMs } };
     const topics = catalogue.map((topic) => (topic.name === kept.name ? kept : topic));
+    const layout = { partitions: config.partitions, replicas: config.replicas };
     const [migrations, made] = await Promise.all([
       migrate(config.postgresUrl),
-      applyTopics(kafka, { partitions: config.partitions, topics }),
+      applyTopics(kafka, { ...layout, topics }),
       openCodec({ registryUrl: config.registryUrl, register: true }),
     ]);
     const { outcome, was, wanted } = await applyRetention(kafka, kept, options);
@@ -42,6 +43,8 @@ export async function prepare(
         "retention is left as it is: the configuration asks for a shorter one; npm run prepare-servers -- --shorten-retention applies it, and deletes records",
       );
     if (outcome === "changed") log.info(change, "retention is changed");
+    for (const difference of await checkTopics(kafka, { ...layout, topics }))
+      log.warn({ difference }, "a topic is not as it is declared: what is there is never changed");
     return { migrations, topics: outcome === "changed" ? [...made, kept.name] : made };
   } finally {
     await kafka.close();

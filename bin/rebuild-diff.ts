@@ -1,15 +1,15 @@
 /**
- * The comparison of the tables with the log, over servers by their URLs: for `npm run rebuild`, and for tests that have something to compare.
+ * The comparison of the tables with the log, over servers: for `npm run rebuild`, and for tests that have something to compare.
  */
 import pino from "pino";
 import type { Difference } from "../rebuild/compare.ts";
 import { type Rebuilt, rebuild } from "../rebuild/rebuild.ts";
 import { openPostgres } from "../store/postgres.ts";
 import { openCodec } from "../streams/codec.ts";
-import { openKafka } from "../streams/kafka.ts";
+import { type KafkaServers, openKafka } from "../streams/kafka.ts";
 
-export interface RebuildUrls {
-  readonly kafkaBrokers: readonly string[];
+export interface RebuildServers {
+  readonly kafka: KafkaServers;
   readonly registryUrl: string;
   readonly postgresUrl: string;
 }
@@ -22,12 +22,15 @@ interface Waiting {
 }
 
 /** Throws `Unavailable`; `Refusal` `schema-mismatch`. */
-export async function rebuildOver(urls: RebuildUrls, { patienceMs, say = () => undefined }: Waiting): Promise<Rebuilt> {
+export async function rebuildOver(
+  servers: RebuildServers,
+  { patienceMs, say = () => undefined }: Waiting,
+): Promise<Rebuilt> {
   const log = pino({ level: "silent" });
-  const kafka = openKafka({ brokers: urls.kafkaBrokers, clientId: "sealpost-rebuild", log });
-  const postgres = openPostgres(urls.postgresUrl, { applicationName: "sealpost-rebuild", connectionsMax: 1 });
+  const kafka = openKafka({ ...servers.kafka, clientId: "sealpost-rebuild", log });
+  const postgres = openPostgres(servers.postgresUrl, { applicationName: "sealpost-rebuild", connectionsMax: 1 });
   try {
-    const codec = await openCodec({ registryUrl: urls.registryUrl, register: false });
+    const codec = await openCodec({ registryUrl: servers.registryUrl, register: false });
     return await rebuild({ kafka, postgres, codec, patienceMs, say });
   } finally {
     await Promise.all([kafka.close(), postgres.close()]);
@@ -39,8 +42,8 @@ export async function rebuildOver(urls: RebuildUrls, { patienceMs, say = () => u
  *
  * @throws Error when they have not after `patienceMs`
  */
-export async function rebuildDiff(urls: RebuildUrls, patienceMs = 60_000): Promise<readonly Difference[]> {
-  const rebuilt = await rebuildOver(urls, { patienceMs });
+export async function rebuildDiff(servers: RebuildServers, patienceMs = 60_000): Promise<readonly Difference[]> {
+  const rebuilt = await rebuildOver(servers, { patienceMs });
   if (rebuilt.outcome === "busy") throw new Error(`the tables cannot be compared: ${rebuilt.why}`);
   return rebuilt.tables.flatMap(({ differences }) => differences);
 }

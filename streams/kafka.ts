@@ -5,7 +5,15 @@
  * is a bug somebody must look at.
  */
 import { setTimeout as sleep } from "node:timers/promises";
-import kafkajs, { type Admin, Kafka, type KafkaMessage, type LogEntry, logLevel } from "kafkajs";
+import kafkajs, {
+  type Admin,
+  Kafka,
+  type KafkaConfig,
+  type KafkaMessage,
+  type LogEntry,
+  logLevel,
+  type SASLOptions,
+} from "kafkajs";
 import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
 import { createExclusive } from "./exclusive.ts";
@@ -15,9 +23,22 @@ import { quietRequestQueue } from "./kafkajs-timer.ts";
 
 export type { KafkaMessage };
 
-export interface KafkaOptions {
-  /** `host:port` of some brokers; the others are found. */
+/** Which brokers, and how they and we prove to each other who we are. */
+export interface KafkaServers {
+  /** `host:port` of some; the others are found. */
   readonly brokers: readonly string[];
+  /** Undefined: no TLS. `cert` and `key`, PEM: what brokers are shown that ask for it. */
+  readonly tls?: { readonly cert?: string | undefined; readonly key?: string | undefined } | undefined;
+  readonly sasl?:
+    | {
+        readonly mechanism: "plain" | "scram-sha-256" | "scram-sha-512";
+        readonly username: string;
+        readonly password: string;
+      }
+    | undefined;
+}
+
+export interface KafkaOptions extends KafkaServers {
   readonly clientId: string;
   readonly log: pino.Logger;
   /** A broker that takes longer for one answer is treated as away; the same request, tried again, is recognised. */
@@ -48,6 +69,7 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
   const client = new Kafka({
     clientId: options.clientId,
     brokers: [...options.brokers],
+    ...securityOf(options),
     connectionTimeout: connectMsMax,
     requestTimeout: options.requestMsMax ?? requestMsMax,
     retry: { initialRetryTime: 50, maxRetryTime: 1_000, retries: 5 },
@@ -93,6 +115,14 @@ export function openKafka(options: KafkaOptions): KafkaDoor {
         }
       }),
     close: disconnect,
+  };
+}
+
+function securityOf({ tls, sasl }: KafkaServers): Pick<KafkaConfig, "ssl" | "sasl"> {
+  return {
+    ...(tls !== undefined && { ssl: tls }),
+    // Each mechanism is a type of its own in kafkajs; all three take the same two words.
+    ...(sasl !== undefined && { sasl: sasl as SASLOptions }),
   };
 }
 

@@ -19,8 +19,10 @@ export interface Registry {
 const compatibility = COMPATIBILITY.FULL_TRANSITIVE;
 const answerMsMax = 5_000;
 
-export function openRegistry(url: string): Registry {
-  const client = new SchemaRegistry({ host: url, retry: { retries: 2 } });
+/** A name and a password in the URL go out as basic authentication. */
+export function openRegistry(givenUrl: string): Registry {
+  const { url, auth } = withoutCredentials(givenUrl);
+  const client = new SchemaRegistry({ host: url, retry: { retries: 2 }, ...(auth !== null && { auth }) });
   return {
     async register(subject, schemaText) {
       try {
@@ -48,6 +50,7 @@ export function openRegistry(url: string): Registry {
       try {
         response = await fetch(new URL(`${url.replace(/\/$/, "")}/schemas/ids/${id}`), {
           signal: AbortSignal.timeout(answerMsMax),
+          headers: auth === null ? {} : { authorization: basicOf(auth) },
         });
         if (response.status === 404) return null;
         if (!response.ok) throw new Error("the registry answered with an error");
@@ -58,6 +61,21 @@ export function openRegistry(url: string): Registry {
       }
     },
   };
+}
+
+type Credentials = { username: string; password: string };
+
+function withoutCredentials(text: string): { readonly url: string; readonly auth: Credentials | null } {
+  const url = new URL(text);
+  if (url.username === "") return { url: text, auth: null };
+  const auth = { username: decodeURIComponent(url.username), password: decodeURIComponent(url.password) };
+  url.username = "";
+  url.password = "";
+  return { url: url.href, auth };
+}
+
+function basicOf({ username, password }: Credentials): string {
+  return `Basic ${Buffer.from(`${username}:${password}`).toString("base64")}`;
 }
 
 /** The library's errors carry the HTTP status; a compatibility that differs from ours has a class of its own and none. */

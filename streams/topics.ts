@@ -15,7 +15,7 @@ import { deadLetterTopicName, type Topic } from "./topic.ts";
 export interface TopicLayout {
   /** 8 in development (kafkajs names every partition in every fetch), 64 in production. */
   readonly partitions?: number;
-  /** 1 in development, 3 in production. */
+  /** Copies of each record: 1 in development, 3 in production. With three, two must have what is acknowledged. */
   readonly replicas?: number;
   readonly topics?: readonly Topic<unknown>[];
 }
@@ -47,6 +47,7 @@ export function declaredTopics(layout: TopicLayout = {}): DeclaredTopic[] {
       "message.timestamp.type": "LogAppendTime",
       "retention.ms": String(retentionMs),
       "max.message.bytes": String(messageBytesMax),
+      ...(replicas > 2 && { "min.insync.replicas": "2" }),
     },
   });
   return topics.flatMap((topic) => {
@@ -93,6 +94,10 @@ async function createMissing(admin: Admin, declared: readonly DeclaredTopic[], m
   const existing = new Set(await admin.listTopics());
   const missing = declared.filter(({ name }) => !existing.has(name));
   if (missing.length === 0) return;
+  const { brokers } = await admin.describeCluster();
+  const copies = Math.max(...missing.map(({ replicas }) => replicas));
+  if (brokers.length < copies)
+    throw new Error(`Kafka has ${brokers.length} brokers, and ${copies} copies of each record are asked for`);
   for (const { name } of missing) made.add(name);
   await admin.createTopics({
     waitForLeaders: true,
@@ -181,6 +186,10 @@ export async function checkTopics(kafka: KafkaDoor, layout: TopicLayout = {}): P
       if (found === undefined) throw new Unavailable("kafka");
       if (found.partitions.length < topic.partitions) {
         differences.push(`${topic.name} has ${found.partitions.length} partitions, declared are ${topic.partitions}`);
+      }
+      const copies = Math.min(...found.partitions.map(({ replicas }) => replicas.length));
+      if (copies < topic.replicas) {
+        differences.push(`${topic.name} has ${copies} copies of each record, declared are ${topic.replicas}`);
       }
       for (const [name, value] of Object.entries(topic.config)) {
         const actual = entries.find(({ configName }) => configName === name)?.configValue;

@@ -18,6 +18,7 @@ import { type Codec, openCodec } from "../streams/codec.ts";
 import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { type ReadRecord, readTopic } from "../streams/read-topic.ts";
 import type { Topic } from "../streams/topic.ts";
+import type { KafkaCluster } from "./kafka-cluster.ts";
 
 export const consumerParts = [
   "encryption",
@@ -55,8 +56,10 @@ export interface House {
   close(): Promise<void>;
 }
 
-export async function openHouse(): Promise<House> {
-  const stack = await startStack({ env: withoutServers(process.env), ephemeral: true });
+/** On the brokers of `cluster`, which is the caller's to stop; without it Kafka is one of the house's own servers. */
+export async function openHouse({ cluster }: { readonly cluster?: KafkaCluster } = {}): Promise<House> {
+  const given = cluster === undefined ? {} : { SEALPOST_KAFKA_BROKERS: cluster.brokers.join(",") };
+  const stack = await startStack({ env: { ...withoutServers(process.env), ...given }, ephemeral: true });
   const folder = await mkdtemp(path.join(tmpdir(), "sealpost-house-"));
   const keyring = {
     SEALPOST_KEYRING_FILE: path.join(folder, "keyring"),
@@ -76,7 +79,10 @@ export async function openHouse(): Promise<House> {
     openKeyring: () => openKeyring(keyring.SEALPOST_KEYRING_FILE, openRootFile(keyring.SEALPOST_KEYRING_ROOT_FILE)),
     services,
     start: async (options) => {
-      const service = await startService(stack.urls, { ...options, env: { ...keyring, ...options.env } });
+      const service = await startService(stack.urls, {
+        ...options,
+        env: { ...keyring, ...cluster?.env, ...options.env },
+      });
       services.push(service);
       return service;
     },

@@ -190,7 +190,7 @@ async function withLog(
   work: (deps: ReplayDeps) => Promise<number>,
 ): Promise<number> {
   const quiet = pino({ level: "silent" });
-  const kafka = openKafka({ brokers: config.kafkaBrokers, clientId: "sealpost-audit-replay", log: quiet });
+  const kafka = openKafka({ ...config.kafka, clientId: "sealpost-audit-replay", log: quiet });
   const shown = showReplayProgress(process.stderr, Date.now);
   try {
     const topic = auditRecord;

@@ -3,7 +3,7 @@ import { Refusal, Unavailable } from "../../protocol/refusal.ts";
 import type { Compared, Difference } from "../../rebuild/compare.ts";
 import type { Rebuilt } from "../../rebuild/rebuild.ts";
 import { readLogConfig, readPostgresUrl } from "../config.ts";
-import { type RebuildUrls, rebuildOver } from "../rebuild-diff.ts";
+import { type RebuildServers, rebuildOver } from "../rebuild-diff.ts";
 import { type Command, EXIT, Late, parseWords, secondsOf, WrongWords, writeOut } from "./terminal.ts";
 
 const usage = `Usage: sealpost rebuild [--limit N] [--wait SECONDS] [--json]
@@ -26,10 +26,10 @@ interface Words {
 
 async function run(args: readonly string[]): Promise<number> {
   const words = wordsOf(args);
-  const urls = urlsOf();
+  const servers = serversOf();
   try {
     const say = (line: string) => console.error(line);
-    return await told(await rebuildOver(urls, { patienceMs: words.patienceMs, say }), words);
+    return await told(await rebuildOver(servers, { patienceMs: words.patienceMs, say }), words);
   } catch (error) {
     if (!(error instanceof Unavailable || error instanceof Refusal)) throw error;
     throw new Late(`${error.message}: run it again when it answers`, { cause: error });
@@ -47,7 +47,7 @@ function wordsOf(args: readonly string[]): Words {
   return { json: values.json, limit: Number(values.limit), patienceMs: secondsOf("wait", values.wait) };
 }
 
-function urlsOf(): RebuildUrls {
+function serversOf(): RebuildServers {
   try {
     return { ...readLogConfig(), postgresUrl: readPostgresUrl() };
   } catch (error) {

@@ -1,8 +1,8 @@
 /**
- * Kafka as a local process: one broker that is its own controller (KRaft).
+ * Kafka as a local process: one broker that is its own controller (KRaft), alone or one of several.
  *
- * Promises: topics are created by declaration only, record times are append times, one copy of everything, and a
- * consumer group that forms does not wait. With extra listeners a client behind a TCP proxy keeps going through it,
+ * Promises: topics are created by declaration only, record times are append times, one copy of everything (of several brokers, of what Kafka keeps for itself
+ * one on each), and a consumer group that forms does not wait. With extra listeners a client behind a TCP proxy keeps going through it,
  * because the broker advertises the proxy's address there.
  */
 import { randomBytes } from "node:crypto";
@@ -25,11 +25,25 @@ export interface KafkaPorts {
   readonly extra: readonly KafkaListener[];
 }
 
+/** A broker's place among several. */
+export interface KafkaMember {
+  readonly clusterId: string;
+  /** Counted from 1; its place in `controllerPorts`. */
+  readonly nodeId: number;
+  /** One for each member; `ports.controller` is its own. */
+  readonly controllerPorts: readonly number[];
+  /** What stands in server.properties beside. */
+  readonly settings?: Readonly<Record<string, string>>;
+  /** For `kafka-storage format`, beside. */
+  readonly formatWords?: readonly string[];
+}
+
 export async function prepareKafka(
   shop: Workshop,
   dataDir: string,
   logFile: string,
   ports: KafkaPorts,
+  member: KafkaMember = alone(ports),
 ): Promise<LocalServer> {
   const [java, bundle] = await Promise.all([findJava(shop), fetchBundle(bundles.kafka, shop)]);
   const jars = (await readdir(bundle)).filter((name) => name.endsWith(".jar")).sort();
@@ -37,12 +51,11 @@ export async function prepareKafka(
   const logDir = join(dataDir, "log");
   const config = join(dataDir, "server.properties");
   await mkdir(dataDir, { recursive: true });
-  await writeFile(config, asProperties(kafkaSettings(logDir, ports)));
+  await writeFile(config, asProperties({ ...kafkaSettings(logDir, ports, loopback, member), ...member.settings }));
   const archive = await classArchive(bundle, java, dataDir);
   const env = serverEnv(shop.env);
 
   if (!(await exists(join(logDir, "meta.properties")))) {
-    const clusterId = randomBytes(16).toString("base64url");
     const flags = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", ...(archive.isWriting ? [] : archive.flags)];
     const formatted = await shop.guard.run({
       command: java.command,
@@ -52,9 +65,10 @@ export async function prepareKafka(
         classPath,
         "kafka.tools.StorageTool",
         "format",
-        `--cluster-id=${clusterId}`,
+        `--cluster-id=${member.clusterId}`,
         "-c",
         config,
+        ...(member.formatWords ?? []),
       ],
       cwd: dataDir,
       env,
@@ -106,12 +120,15 @@ export function kafkaSettings(
   logDir: string,
   ports: KafkaPorts,
   { bindHost, advertisedHost }: KafkaHosts = loopback,
+  { nodeId, controllerPorts }: KafkaMember = alone(ports),
 ): Readonly<Record<string, string>> {
+  const copies = String(controllerPorts.length);
+  const copiesMin = String(Math.ceil(controllerPorts.length / 2));
   const extra = ports.extra.map((listener, index) => ({ ...listener, name: `PROXIED${index}` }));
   return {
     "process.roles": "broker,controller",
-    "node.id": "1",
-    "controller.quorum.voters": `1@127.0.0.1:${ports.controller}`,
+    "node.id": String(nodeId),
+    "controller.quorum.voters": controllerPorts.map((port, index) => `${index + 1}@127.0.0.1:${port}`).join(","),
     "controller.listener.names": "CONTROLLER",
     "inter.broker.listener.name": "PLAINTEXT",
     listeners: [
@@ -133,13 +150,13 @@ export function kafkaSettings(
     "num.partitions": "1",
     "default.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
-    "offsets.topic.replication.factor": "1",
+    "offsets.topic.replication.factor": copies,
     "transaction.state.log.num.partitions": "4",
-    "transaction.state.log.replication.factor": "1",
-    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.replication.factor": copies,
+    "transaction.state.log.min.isr": copiesMin,
     "share.coordinator.state.topic.num.partitions": "4",
-    "share.coordinator.state.topic.replication.factor": "1",
-    "share.coordinator.state.topic.min.isr": "1",
+    "share.coordinator.state.topic.replication.factor": copies,
+    "share.coordinator.state.topic.min.isr": copiesMin,
     // After SIGKILL the controller lets the broker back in only when the old session is over: 9 s by default. Much
     // shorter, and a busy laptop would lose its only broker to a pause.
     "broker.session.timeout.ms": "3000",
@@ -153,6 +170,10 @@ export function kafkaSettings(
     "log.retention.check.interval.ms": "30000",
     "log.segment.delete.delay.ms": "5000",
   };
+}
+
+function alone(ports: KafkaPorts): KafkaMember {
+  return { clusterId: randomBytes(16).toString("base64url"), nodeId: 1, controllerPorts: [ports.controller] };
 }
 
 function asProperties(settings: Readonly<Record<string, string>>): string {

@@ -39,7 +39,8 @@ export async function snapshot(urls: StackUrls, kafka: KafkaDoor): Promise<Snaps
 
 async function compareTables(urls: StackUrls): Promise<Comparison> {
   try {
-    const rebuilt = await rebuildOver(urls, { patienceMs: COMPARISON_MS_MAX });
+    const servers = { ...urls, kafka: { brokers: urls.kafkaBrokers } };
+    const rebuilt = await rebuildOver(servers, { patienceMs: COMPARISON_MS_MAX });
     if (rebuilt.outcome === "busy") return { tables: [], uncompared: rebuilt.why };
     const tables = rebuilt.tables.map(({ table, rows, differences }) => {
       return { table, rows, differences: differences.map(words) };

@@ -21,6 +21,7 @@ import { type KafkaDoor, openKafka } from "../streams/kafka.ts";
 import { claimAsCrowd, readRefill, readSessions } from "./demo/keys.ts";
 import { hirePostman } from "./demo/postman.ts";
 import { readTimelines, type Sighting, type Timelines, tally } from "./demo/timeline.ts";
+import { partNames } from "./parts.ts";
 import { type ServiceProcess, startService } from "./service-process.ts";
 
 const defaultLines = [
@@ -143,7 +144,7 @@ async function startServices(
   // The crowd of the demo is larger than an agent's budget of an hour.
   const env = { ...keyring, SEALPOST_PREKEY_BUDGET_PER_HOUR: String(2 * PREKEYS_CLAIMED) };
   const api = await start({ roles: ["api"], prepare: true, env });
-  const roles = ["encryption", "queuing", "routing", "acks", "receipts", "sessions", "relay", "jobs"];
+  const roles = partNames.filter((name) => name !== "api");
   const consumers = await start({ roles, env: keyring });
   return [api, consumers];
 }

@@ -23,7 +23,8 @@ const counterHelp: Readonly<Record<CounterName, string>> = {
   answers_accepted: "Answers (acknowledged or refused) appended.",
   items_set_aside: "Items set aside because they ended too many connections of their recipients.",
   retry_requests_sent: "Retry requests appended to the log.",
-  delivery_reports_lost: "Reports of delivery that Kafka did not take; an answer implies them.",
+  delivery_reports_lost:
+    "Reports of delivery that found no room while Kafka took none, or that it did not take; an answer implies them.",
   bundles_claimed: "Prekey bundles handed out.",
   bundles_over_budget: "Prekey bundles handed out without one-time prekeys because too many were claimed of the agent.",
   requests_refused: "Requests refused with a 4xx.",

@@ -226,7 +226,7 @@ export interface AgentChanged {
   readonly changedAt: number;
   /** Which device, where it is about one. */
   readonly deviceId?: string | null;
-  /** Who did it, where it was not the agent itself: `owner:ISSUER#SUBJECT`, `operator`, `operator:NAME` or `service`. */
+  /** Who did it, where it was not the agent itself: `owner:ISSUER#SUBJECT`, `operator` or `service`. */
   readonly actor?: string | null;
   /** Why, in the words of who did it, or a code. */
   readonly reason?: string | null;
@@ -245,7 +245,7 @@ export interface AuditRecord {
   readonly logIndex: number;
   /** Whose fact it is. */
   readonly agentId: string;
-  /** Who did it: an agent id, `owner:ISSUER#SUBJECT`, `operator`, `operator:NAME` or `service`. */
+  /** Who did it: an agent id, `owner:ISSUER#SUBJECT`, `operator` or `service`. */
   readonly actor: string;
   readonly delegation: readonly Delegation[];
   /** `object.verb`. */

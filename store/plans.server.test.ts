@@ -11,8 +11,8 @@ import { readContacts } from "./contacts.ts";
 import {
   changeKept,
   findCommands,
-  findKept,
   forgetOldContents,
+  lockKept,
   recallCommands,
   writeCommands,
 } from "./custody/commands.ts";
@@ -459,7 +459,7 @@ test("what is asked for server custody is looked up, in one partition for each r
     await findCommands(client, commands.slice(0, 20));
     expect(await findDiscarded(client, discarded.slice(0, 20))).toHaveLength(10);
     await findOpened(client, recipientId, opened.slice(0, 20));
-    await findKept(client, commands.slice(0, 20));
+    await lockKept(client, commands.slice(0, 20));
     await changeKept(
       client,
       commands.slice(0, 20).map((key) => ({ ...key, isSpent: false, repairAt: 1 })),
@@ -481,7 +481,7 @@ test("what is asked for server custody is looked up, in one partition for each r
     "find-commands",
     "find-discarded",
     "find-opened",
-    "find-kept",
+    "lock-kept",
     "change-kept",
     "recall-commands",
     "forget-old-contents",

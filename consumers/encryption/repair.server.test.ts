@@ -465,3 +465,17 @@ test("what was sent under a delegation goes on under it: repeated, presented oth
   const other = await stage.command(alice, bob, "for itself");
   expect(sentUnder(await stage.step([other]))).toEqual([[]]);
 });
+
+test("a day's first message may be what is said anew", async () => {
+  const [alice, bob] = await pair();
+  const { request } = await failedOnce(alice, bob, "one");
+  aheadMs += 3 * 24 * hourMs;
+  const { rows } = await stage.postgres.query<{ n: number }>({
+    text: "SELECT count(*)::int AS n FROM pg_class WHERE relname = $1",
+    values: [`messaging_commands_${new Date(Date.now() + aheadMs).toISOString().slice(0, 10).replaceAll("-", "")}`],
+  });
+  expect(rows).toEqual([{ n: 0 }]);
+  await stage.deliver(await stage.step([stage.answering(request)]));
+  aheadMs -= 3 * 24 * hourMs;
+  expect(await acknowledgeAll(bob)).toEqual(["one"]);
+});

@@ -61,7 +61,7 @@ export class Repairs {
     const requests = await custody.findRequests(
       abouts(commands, "repair").map(({ ownerId, peerId, aboutId }) => ({ ownerId, peerId, itemId: aboutId })),
     );
-    const kept = await custody.findKept(
+    const kept = await custody.lockKept(
       requests.flatMap(({ ownerId, request }) =>
         request === null ? [] : [{ senderId: ownerId, messageId: request.messageId }],
       ),

@@ -73,10 +73,13 @@ export async function findCommands(db: Queryable, keys: readonly MessageKey[]): 
   });
 }
 
-/** Those whose content is there, in any order. */
-export async function findKept(db: Queryable, keys: readonly MessageKey[]): Promise<readonly KeptMessage[]> {
+/**
+ * Those whose content is there, in any order, locked until the transaction ends: nobody seals a content anew, and then destroys its day's key, while what was read here is still to be
+ * opened (store/custody/sealed-columns.ts leaves what is locked). Rows are locked in key order, behind those of states.
+ */
+export async function lockKept(client: Queryable, keys: readonly MessageKey[]): Promise<readonly KeptMessage[]> {
   if (keys.length === 0) return [];
-  const { rows } = await db.query<{
+  const { rows } = await client.query<{
     sender_id: string;
     message_id: string;
     envelope: Uint8Array;
@@ -85,11 +88,12 @@ export async function findKept(db: Queryable, keys: readonly MessageKey[]): Prom
     repairs: number;
     delegation: readonly Delegation[] | null;
   }>({
-    name: "find-kept",
-    text: `SELECT c.* FROM unnest($1::text[], $2::uuid[]) AS i (sender_id, message_id)
+    name: "lock-kept",
+    text: `SELECT c.* FROM (SELECT * FROM unnest($1::text[], $2::uuid[]) AS i (sender_id, message_id)
+                            ORDER BY sender_id COLLATE "C", message_id) AS i
            CROSS JOIN LATERAL (
              SELECT sender_id, message_id, envelope, content, first_id, repairs, delegation FROM messaging_commands c
-             WHERE c.sender_id = i.sender_id AND c.message_id = i.message_id AND c.content IS NOT NULL OFFSET 0) AS c`,
+             WHERE c.sender_id = i.sender_id AND c.message_id = i.message_id AND c.content IS NOT NULL OFFSET 0 FOR NO KEY UPDATE) AS c`,
     values: columnsOf(keys),
   });
   return rows.map((row) => {

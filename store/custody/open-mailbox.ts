@@ -14,7 +14,7 @@ import { DAY_MS, JUMP_MAX } from "../../protocol/limits.ts";
 import { messageIdTime } from "../../protocol/message-id.ts";
 import { forgetOldInitiations, type Peer } from "../../protocol/peer.ts";
 import { nodeRandom } from "../../protocol/primitives/node.ts";
-import { type ProtocolCode, Refusal } from "../../protocol/refusal.ts";
+import { type ProtocolCode, Refusal, Unavailable } from "../../protocol/refusal.ts";
 import type { Clock } from "../../protocol/session.ts";
 import { findSealedIdentities } from "../agents.ts";
 import type { SealedCode } from "../at-rest.ts";
@@ -326,7 +326,10 @@ class MailboxOpener {
       if (typeof frame === "string") throw new Error("an opened content cannot be read");
       this.#messages.push({ ...place, sentAt, ...frame });
     } catch (error) {
-      if (!(error instanceof Refusal) || !UNREADABLE_CODES.has(error.code)) throw error;
+      if (!(error instanceof Refusal)) throw error;
+      // Its key was there when it was recalled: the content was sealed anew since, and the next opening reads that. Where it is the agent's keys that are gone, that one says so.
+      if (error.code === "key-destroyed") throw new Unavailable("keyring", error);
+      if (!UNREADABLE_CODES.has(error.code)) throw error;
       // Opened once, and damaged since: nobody can bring it back, and it keeps nothing else back.
       this.#failed.push({ ...place, code: "message-key-gone" });
     }

@@ -11,6 +11,7 @@ import { readContacts } from "./contacts.ts";
 import {
   changeKept,
   findCommands,
+  findSuccessors,
   forgetOldContents,
   lockKept,
   recallCommands,
@@ -462,8 +463,9 @@ test("what is asked for server custody is looked up, in one partition for each r
     await lockKept(client, commands.slice(0, 20));
     await changeKept(
       client,
-      commands.slice(0, 20).map((key) => ({ ...key, isSpent: false, repairAt: 1 })),
+      commands.slice(0, 20).map((key) => ({ ...key, isSpent: false, successorId: null, repairAt: 1 })),
     );
+    await findSuccessors(client, commands.slice(0, 20));
     await recallCommands(client, commands.slice(0, 20));
     await forgetOldContents(client, Date.now());
     await findFailed(client, failed.slice(0, 20));
@@ -483,6 +485,7 @@ test("what is asked for server custody is looked up, in one partition for each r
     "find-opened",
     "lock-kept",
     "change-kept",
+    "find-successors",
     "recall-commands",
     "forget-old-contents",
     "find-failed",

@@ -6,7 +6,7 @@ import { Refusal, Unavailable } from "../protocol/refusal.ts";
 import type { DiscardedCommand } from "../store/custody/discarded.ts";
 import { type Device, devicesMax } from "../store/devices.ts";
 import type { StoredItem } from "../store/mailbox.ts";
-import { messageName } from "../store/messages.ts";
+import { type MessageKey, messageName } from "../store/messages.ts";
 import type { SessionFacts } from "../store/session-facts.ts";
 import type { UsagePeriod } from "../store/usage.ts";
 import type { NewEvent } from "../streams/headers.ts";
@@ -33,6 +33,8 @@ export interface InMemoryPorts extends HttpDeps {
   readonly mailboxes: Map<string, StoredItem[]>;
   readonly messages: MessageStatus[];
   readonly discarded: DiscardedCommand[];
+  /** As which messages those were said anew, by `messageName`. */
+  readonly successors: Map<string, readonly MessageKey[]>;
   /** When, by issuer and jti. */
   readonly revoked: Map<string, number>;
   /** By age, the newest first. */
@@ -64,6 +66,7 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
   const mailboxes = new Map<string, StoredItem[]>();
   const messages: MessageStatus[] = [];
   const discarded: DiscardedCommand[] = [];
+  const successors = new Map<string, readonly MessageKey[]>();
   const revoked = new Map<string, number>();
   const sessionFacts: SessionFacts[] = [];
   const usage: UsagePeriod[] = [];
@@ -104,6 +107,7 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
     mailboxes,
     messages,
     discarded,
+    successors,
     revoked,
     sessionFacts,
     usage,
@@ -229,6 +233,11 @@ export function inMemoryPorts(overrides: Partial<HttpDeps> = {}): InMemoryPorts 
       need("postgres");
       const asked = new Set(keys.map(messageName));
       return discarded.filter((command) => asked.has(messageName(command)));
+    },
+    findSuccessors: async (keys) => {
+      need("postgres");
+      const asked = new Set(keys.map(messageName));
+      return new Map([...successors].filter(([name]) => asked.has(name)));
     },
     push: { kinds: new Set(["fcm", "apns", "webhook"]), anyWebhook: false },
     putDevice: async ({ newSecret, ...registration }, now) => {

@@ -24,6 +24,7 @@ import { rotateNow } from "../jobs/rotation.ts";
 import { changeStatus, claimAgent, listAgents } from "../store/agent-status.ts";
 import { findAgents, findInactive, registerAgent } from "../store/agents.ts";
 import { acceptContact, declineContact, readContacts, removeContact, requestContact } from "../store/contacts.ts";
+import { findSuccessors } from "../store/custody/commands.ts";
 import { findDiscarded } from "../store/custody/discarded.ts";
 import { isRevoked, revokeDelegation } from "../store/delegations.ts";
 import { listDevices, putDevice, removeDevice } from "../store/devices.ts";
@@ -193,6 +194,7 @@ export async function startApi({ config, metrics, log, stopping }: PartContext):
     itemsBySeq: (recipientId, seqs) => itemsBySeq(postgres, recipientId, seqs),
     findMessages: (keys) => findMessages(postgres, keys),
     findDiscarded: (keys) => findDiscarded(postgres, keys),
+    findSuccessors: (keys) => findSuccessors(postgres, keys),
     factsOfPair: openPairFacts(postgres, redis).ofPair,
     factsOfOwner: (ownerId, after, limit) => factsOfOwner(postgres, ownerId, after, limit),
     usageOf: (agentId, range, limit) => usageOf(postgres, agentId, range, limit),

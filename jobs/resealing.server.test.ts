@@ -4,12 +4,14 @@ import { Refusal, Unavailable } from "../protocol/refusal.ts";
 import { findSealedIdentities } from "../store/agents.ts";
 import { dayBytes, isSealedBefore, openAtRest } from "../store/at-rest.ts";
 import { openCustodyKeys } from "../store/custody/custody-keys.ts";
+import { openMailbox } from "../store/custody/open-mailbox.ts";
 import { sealedColumns } from "../store/custody/sealed-columns.ts";
 import { lockStates, writeStates } from "../store/custody/states.ts";
 import type { Keyring } from "../store/keyring/keyring.ts";
-import { dayOf } from "../store/message-days.ts";
+import { dayOf, openMessageDays } from "../store/message-days.ts";
 import { inTransaction } from "../store/postgres.ts";
-import { type CustodyStage, openCustodyStage, textsOf } from "../tests/custody-stage.ts";
+import { type CustodyStage, envelopesOf, openCustodyStage, textsOf } from "../tests/custody-stage.ts";
+import { inStep } from "../tests/messaging.ts";
 import { sealAnew } from "./resealing.ts";
 
 const { signal } = new AbortController();
@@ -349,4 +351,69 @@ test("a run that was ended destroys nothing; two runs at once do no harm; a keyr
   await Promise.all([run(), run()]);
   expect(stage.keyring.oldest("day")).toBe(today);
   expect(new Set(codesOf([...(await rowsOf(alice)), ...(await rowsOf(bob))]))).toEqual(new Set(["opens"]));
+});
+
+/** A whole run, after which also those that have just opened something notice what was destroyed. */
+async function runAndNotice(): Promise<void> {
+  await run();
+  now += 2_000;
+}
+
+test("a content that a step is about to say anew stays as it is, and its day's key with it, until the step has ended", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  await say(alice, bob, ["before"]);
+  await stage.open(bob);
+  await stage.postgres.query({
+    text: "DELETE FROM messaging_sessions WHERE owner_id = $1 AND peer_id = $2",
+    values: [bob, alice],
+  });
+  await say(alice, bob, ["said anew"]);
+  const { asks } = await stage.open(bob);
+  const asked = await stage.step(asks.map((asking) => stage.asking(bob, asking)));
+  await stage.deliver(asked);
+  await stage.end(asked);
+  const yesterday = dayOf(now);
+  const today = nextDay();
+  // So that the state, which the step locks as well, is today's.
+  await say(alice, bob, ["today"]);
+  const { due } = await stage.takeRequests(alice);
+  expect(due).toHaveLength(1);
+  const emits = await inStep(stage.postgres, (tx) => {
+    const findIdentityKeys: typeof tx.custody.findIdentityKeys = async (agentIds) => {
+      await runAndNotice();
+      return tx.custody.findIdentityKeys(agentIds);
+    };
+    return stage.consumer.step(due.map(stage.answering), { ...tx, custody: { ...tx.custody, findIdentityKeys } });
+  });
+  expect(stage.keyring.oldest("day")).toBe(yesterday);
+  expect(envelopesOf(emits)).toHaveLength(1);
+  await stage.deliver(emits);
+  expect(textsOf(await stage.open(bob))).toEqual(["before", "said anew"]);
+  await run();
+  expect(stage.keyring.oldest("day")).toBe(today);
+});
+
+test("a content that is sealed anew after an opening has read it, and whose old key is destroyed, is answered by the next opening", async () => {
+  const [alice, bob] = await conversation();
+  const carol = await stage.agent();
+  await say(carol, bob, ["begins"]);
+  await stage.open(bob);
+  await say(bob, carol, ["answers"]);
+  await stage.open(carol);
+  const today = nextDay();
+  // So that of all that the opening locks nothing is of yesterday.
+  await say(carol, bob, ["today"]);
+  await stage.open(bob);
+  await say(carol, bob, ["new"]);
+  const days = openMessageDays(stage.postgres);
+  const ensure: typeof days.ensure = async (times) => {
+    await runAndNotice();
+    await days.ensure(times);
+  };
+  const deps = { postgres: stage.postgres, keys: stage.keys, days: { ensure } };
+  const opening = openMailbox(deps, bob, { afterSeq: 0, limit: 100, maxBytes: 1 << 22 }, Date.now());
+  await expect(opening).rejects.toThrow(Unavailable);
+  expect(stage.keyring.oldest("day")).toBe(today);
+  expect(textsOf(await stage.open(bob))).toEqual(["one", "two", "begins", "today", "new"]);
+  expect(textsOf(await stage.open(alice))).toEqual(["three"]);
 });

@@ -303,6 +303,28 @@ test.each([
   },
 );
 
+test("a message that its recipient could not open, and that the service said anew for an agent of server custody, is one message", async () => {
+  const open = (name: string) => stage.open(name, { custody: "server" });
+  const [alice, bob] = [await open("alice"), await open("bob")];
+  const receipts = alice.receipts();
+  const { messageId, acknowledged } = await alice.send(bob.id, "hello");
+  const message = stage.service.messages.get(messageId);
+  if (message === undefined) throw new Error("the service does not have it");
+  const askings = () => stage.service.requests.filter((name) => name === "POST /messaging/messages/status").length;
+  const heard = async () => {
+    const before = askings();
+    // The answer to the one before the last is taken.
+    await until(() => askings() >= before + 2);
+  };
+  Object.assign(message, { status: "refused", code: "auth-failed" });
+  await heard();
+  expect(alice.status(messageId)).toMatchObject({ state: "accepted" });
+  Object.assign(message, { status: "acknowledged", code: null });
+  await acknowledged();
+  expect(alice.status(messageId)).toMatchObject({ messageId, state: "acknowledged", code: null });
+  expect((await receipts.next()).value).toMatchObject({ messageId, state: "acknowledged" });
+});
+
 test("a store whose keys another service holds says so", async () => {
   const alice = await stage.open("alice", { custody: "server" });
   await alice.close();

@@ -11,8 +11,9 @@ import { readContacts } from "./contacts.ts";
 import {
   changeKept,
   findCommands,
-  findKept,
+  findSuccessors,
   forgetOldContents,
+  lockKept,
   recallCommands,
   writeCommands,
 } from "./custody/commands.ts";
@@ -459,11 +460,12 @@ test("what is asked for server custody is looked up, in one partition for each r
     await findCommands(client, commands.slice(0, 20));
     expect(await findDiscarded(client, discarded.slice(0, 20))).toHaveLength(10);
     await findOpened(client, recipientId, opened.slice(0, 20));
-    await findKept(client, commands.slice(0, 20));
+    await lockKept(client, commands.slice(0, 20));
     await changeKept(
       client,
-      commands.slice(0, 20).map((key) => ({ ...key, isSpent: false, repairAt: 1 })),
+      commands.slice(0, 20).map((key) => ({ ...key, isSpent: false, successorId: null, repairAt: 1 })),
     );
+    await findSuccessors(client, commands.slice(0, 20));
     await recallCommands(client, commands.slice(0, 20));
     await forgetOldContents(client, Date.now());
     await findFailed(client, failed.slice(0, 20));
@@ -481,8 +483,9 @@ test("what is asked for server custody is looked up, in one partition for each r
     "find-commands",
     "find-discarded",
     "find-opened",
-    "find-kept",
+    "lock-kept",
     "change-kept",
+    "find-successors",
     "recall-commands",
     "forget-old-contents",
     "find-failed",

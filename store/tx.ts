@@ -19,9 +19,9 @@ import {
   changeKept,
   type DoneCommand,
   findCommands,
-  findKept,
   type KeptChange,
   type KeptMessage,
+  lockKept,
   type NewCommand,
   type RecalledCommand,
   recallCommands,
@@ -102,8 +102,8 @@ export interface Tx {
     writeDiscarded(commands: readonly DiscardedCommand[]): Promise<void>;
     /** What those said whose envelopes a recovery brought back. */
     recallCommands(commands: readonly RecalledCommand[]): Promise<void>;
-    /** Those whose content is there. */
-    findKept(keys: readonly MessageKey[]): Promise<readonly KeptMessage[]>;
+    /** Those whose content is there, locked. */
+    lockKept(keys: readonly MessageKey[]): Promise<readonly KeptMessage[]>;
     changeKept(changes: readonly KeptChange[]): Promise<void>;
     /** `store/custody/failed.ts`. */
     findFailed(keys: readonly FailedKey[]): Promise<readonly FailedMessage[]>;
@@ -160,7 +160,7 @@ export function stepTx(postgres: Postgres): (client: Queryable) => Tx {
       writeCommands: (commands) => writeCommands(client, days, commands),
       writeDiscarded: (commands) => writeDiscarded(client, days, commands),
       recallCommands: (commands) => recallCommands(client, commands),
-      findKept: (keys) => findKept(client, keys),
+      lockKept: (keys) => lockKept(client, keys),
       changeKept: (changes) => changeKept(client, changes),
       findFailed: (keys) => findFailed(client, keys),
       findRequests: (keys) => findRequests(client, keys),

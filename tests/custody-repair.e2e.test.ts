@@ -300,3 +300,31 @@ test("a held agent that only sends, and never reads, says anew what its peers co
   await Promise.all(inboxes.map((inbox) => inbox.stop()));
   await service.stop();
 }, 600_000);
+
+test("for an agent of the SDK whose keys the service holds, what was said anew is one message, which is acknowledged", async () => {
+  const service = await startEncryption();
+  const held = await house.agent("held", url, "server");
+  let alice = await house.agent("forgetful", url);
+  const [reader, own] = [readSdk(alice), readSdk(held)];
+  // Both say something, so that no initiation is attached any more.
+  await held.send(alice.id, "hello");
+  await eventually("the greeting has come", () => reader.texts.length === 1, REPAIRED_MS_MAX);
+  await alice.send(held.id, "hello back");
+  await eventually("its answer has come", () => own.texts.length === 1, REPAIRED_MS_MAX);
+  await reader.stop();
+  alice = await reopenWithoutSessions("forgetful", alice, held.id);
+  const again = readSdk(alice);
+  const sent = await held.send(alice.id, "said anew");
+  await sent.acknowledged();
+  expect(again.texts).toEqual(["said anew"]);
+  expect(held.status(sent.messageId)).toMatchObject({ messageId: sent.messageId, state: "acknowledged", code: null });
+  // It was another message that arrived.
+  const { rows } = await postgres.query<{ outcome: string | null }>({
+    text: "SELECT outcome FROM messaging_messages WHERE sender_id = $1 AND message_id = $2",
+    values: [held.id, sent.messageId],
+  });
+  expect(rows).toEqual([{ outcome: "refused" }]);
+  await Promise.all([again.stop(), own.stop()]);
+  await Promise.all([alice.close(), held.close()]);
+  await service.stop();
+}, 600_000);

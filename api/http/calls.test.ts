@@ -366,6 +366,46 @@ test("what was discarded before it was encrypted has a status for its sender, an
   expect(byBob.problem).toMatchObject({ status: 404, code: "message-unknown" });
 });
 
+test("what was said anew is one message for its sender, as far as its newest successor is stored; its recipient is told of each", async () => {
+  const { alice, bob, get, post, ports } = service;
+  const said = Array.from({ length: 4 }, () => someEnvelope(alice.agentId, bob.agentId).messageId);
+  const [first = "", second = "", third = "", notStored = ""] = said;
+  const ids = { senderId: alice.agentId, recipientId: bob.agentId };
+  const times = { acceptedAt: 1_000, queuedAt: 1_000, undeliverableAt: null, deliveredAt: null };
+  const lost = { ...ids, ...times, status: "refused", code: "auth-failed", endedAt: 2_000 } as const;
+  const arrived = { ...ids, ...times, status: "acknowledged", code: null, deliveredAt: 4_000, endedAt: 4_000 } as const;
+  const digest = (n: number) => new Uint8Array(32).fill(n);
+  ports.messages.push(
+    { ...lost, messageId: first, digest: digest(1) },
+    { ...lost, messageId: second, digest: digest(2) },
+  );
+  const path = `/messaging/messages/${first}`;
+  expect((await get(alice, path)).json).toMatchObject({ status: "refused", code: "auth-failed" });
+  const ofAlice = (messageId: string) => ({ senderId: alice.agentId, messageId });
+  ports.successors.set(`${alice.agentId}/${first}`, [second, third, notStored].map(ofAlice));
+  ports.successors.set(`${alice.agentId}/${second}`, [third, notStored].map(ofAlice));
+  expect((await get(alice, path)).json).toMatchObject({
+    message_id: first,
+    status: "refused",
+    ended_at: "1970-01-01T00:00:02.000Z",
+  });
+  ports.messages.push({ ...arrived, messageId: third, digest: digest(3) });
+  const one = {
+    status: "acknowledged",
+    code: null,
+    digest: encodeBase64Url(digest(3)),
+    ended_at: "1970-01-01T00:00:04.000Z",
+  };
+  expect((await get(alice, path)).json).toMatchObject({ message_id: first, ...one });
+  const asked = { messages: said.map((message_id) => ({ message_id })) };
+  expect((await post(alice, "/messaging/messages/status", asked)).json.messages).toMatchObject([
+    ...[first, second, third].map((message_id) => ({ message_id, ...one })),
+    { message_id: notStored, status: "unknown" },
+  ]);
+  const byBob = await get(bob, `${path}?sender=${alice.agentId}`);
+  expect(byBob.json).toMatchObject({ message_id: first, status: "refused", code: "auth-failed" });
+});
+
 test("a bug is answered without its inside, and handed to the log", async () => {
   const secret = new Error("row 17 of bob's diary");
   const broken = await inMemoryService({ findMessages: () => Promise.reject(secret) });

@@ -1,5 +1,6 @@
 /**
- * What became of messages, for their sender and their recipient; for everybody else they do not exist.
+ * What became of messages, for their sender and their recipient; for everybody else they do not exist. What the service said anew for its sender stays one message for that: what became
+ * of the first is what became of its newest successor.
  */
 import type { DiscardedCommand } from "../../store/custody/discarded.ts";
 import { type MessageState, messageName } from "../../store/messages.ts";
@@ -34,6 +35,8 @@ export interface MessageStatusDeps {
   readonly findMessages: (keys: readonly MessageKey[]) => Promise<readonly MessageStatus[]>;
   /** In any order; those that were discarded before they were encrypted, and were not since. Throws `Unavailable`. */
   readonly findDiscarded: (keys: readonly MessageKey[]) => Promise<readonly DiscardedCommand[]>;
+  /** By `messageName`, the newest last; those that were not said anew are left out. Throws `Unavailable`. */
+  readonly findSuccessors: (keys: readonly MessageKey[]) => Promise<ReadonlyMap<string, readonly MessageKey[]>>;
 }
 
 /** As many as a call may send. */
@@ -62,6 +65,7 @@ export async function messageStatuses(
     });
   }
   const found = new Map((await deps.findMessages(keys)).map((status) => [messageName(status), status]));
+  for (const status of await saidAnew(deps, caller, [...found.values()])) found.set(messageName(status), status);
   // A recipient never had what was discarded: it is its sender's to know, and nobody else's.
   const own = keys.filter((key) => key.senderId === caller.agentId && !found.has(messageName(key)));
   for (const command of own.length === 0 ? [] : await deps.findDiscarded(own)) {
@@ -70,6 +74,27 @@ export async function messageStatuses(
   return keys.map((key) => {
     const status = found.get(messageName(key));
     return status !== undefined && concerns(status, caller) ? status : null;
+  });
+}
+
+/** Of the caller's messages that have ended without an answer, those that were said anew: as their newest successor stands that is stored. */
+async function saidAnew(
+  { findMessages, findSuccessors }: MessageStatusDeps,
+  { agentId }: Caller,
+  statuses: readonly MessageStatus[],
+): Promise<readonly MessageStatus[]> {
+  const lost = statuses.filter(
+    ({ senderId, status, endedAt }) => senderId === agentId && endedAt !== null && status !== "acknowledged",
+  );
+  const successors = lost.length === 0 ? new Map<string, readonly MessageKey[]>() : await findSuccessors(lost);
+  if (successors.size === 0) return [];
+  const found = await findMessages([...successors.values()].flat());
+  const stored = new Map(found.map((status) => [messageName(status), status]));
+  return lost.flatMap((first) => {
+    const newest = (successors.get(messageName(first)) ?? [])
+      .flatMap((key) => stored.get(messageName(key)) ?? [])
+      .at(-1);
+    return newest === undefined ? [] : [{ ...newest, messageId: first.messageId }];
   });
 }
 

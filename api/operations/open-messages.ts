@@ -43,7 +43,7 @@ export interface OpenMessagesInput {
   readonly signal: AbortSignal;
 }
 
-/** Rows are locked while so many are opened: some 20 ms. */
+/** Rows are locked while so many are opened: some 20 ms, and 100 at most, since a page ends where peers ask for more (store/custody/open-mailbox.ts). */
 export const OPEN_MESSAGES_MAX = 100;
 
 /** As much as a poll reads. */
@@ -73,9 +73,10 @@ export async function openMessages(
     const isTelling = opened.messages.length + opened.failed.length > 0;
     if (isTelling || remainingMs <= 0 || signal.aborted) return opened;
     after = opened.cursor;
-    // What the log was not told comes up again with the next opening, behind the cursor.
-    if (isSettled) await somethingAfter(deps, caller, after, { deadline, signal });
-    else await deps.waitForMail(caller.agentId, signal, remainingMs);
+    // More waits behind a page that ended before the mailbox did. What the log was not told comes up again with the next opening, behind the cursor.
+    const isAtEnd = opened.cursor >= opened.lastSeq;
+    if (isAtEnd && isSettled) await somethingAfter(deps, caller, after, { deadline, signal });
+    else if (isAtEnd) await deps.waitForMail(caller.agentId, signal, remainingMs);
     await requireStanding(deps, caller);
   }
 }

@@ -66,7 +66,7 @@ export async function answerRequest(parts: AnsweringParts, state: Peer, command:
   const isControl = said?.contentType === REKEY_CONTENT_TYPE;
   // A control message is said anew only to tell the peer of a new session.
   if (said === null || (isControl && plan !== "new-session")) {
-    repairs.spend(kept);
+    repairs.spend(kept, null);
     return ANSWERED;
   }
   const ready = plan === "not-yet" ? null : await readyFor(parts, peer, plan, request);
@@ -79,8 +79,8 @@ export async function answerRequest(parts: AnsweringParts, state: Peer, command:
   const firstId = kept.firstId ?? kept.messageId;
   const contentType = isControl ? REKEY_CONTENT_TYPE : withRepairParameter(said.contentType, firstId);
   const { messageId } = command;
-  repairs.spend(kept);
   const sealed = sealedOrNull(parts, ready, { messageId, contentType, body: said.body });
+  repairs.spend(kept, sealed === null ? null : messageId);
   if (sealed === null) return ANSWERED;
   return { type: "sealed", sealed, said: movedTo(keys, command, kept, said), delegation: kept.delegation };
 }
@@ -93,7 +93,7 @@ export function saidInAnswer(keys: AnsweringParts["keys"], repairs: Repairs, com
   const kept = repairs.asked(command)?.kept ?? null;
   const said = kept === null ? null : saidIn(keys, kept);
   if (kept === null || said === null) return { hmac: EMPTY, content: null, firstId: null, repairs: 0 };
-  repairs.spend(kept);
+  repairs.spend(kept, command.messageId);
   return movedTo(keys, command, kept, said);
 }
 

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { encodeFrame } from "../../protocol/frame.ts";
 import { REPAIRS_MAX } from "../../protocol/limits.ts";
+import { findSuccessors } from "../../store/custody/commands.ts";
 import type { Emit } from "../../streams/consumer.ts";
 import {
   type CustodyStage,
@@ -90,10 +91,16 @@ async function keptOf(senderId: string): Promise<readonly { message_id: string; 
   return rows;
 }
 
+/** As which messages this one was said anew. */
+async function successorsOf(senderId: string, messageId: string): Promise<readonly string[]> {
+  const [found = []] = (await findSuccessors(stage.postgres, [{ senderId, messageId }])).values();
+  return found.map((key) => key.messageId);
+}
+
 /** These are as a recovery brings them back: envelopes alone. */
 async function bringBack(senderId: string, ...messageIds: readonly string[]): Promise<void> {
   await stage.postgres.query({
-    text: `UPDATE messaging_commands SET hmac = NULL, content = NULL, first_id = NULL, repairs = 0, repair_at = NULL
+    text: `UPDATE messaging_commands SET hmac = NULL, content = NULL, first_id = NULL, repairs = 0, repair_at = NULL, successor_id = NULL
            WHERE sender_id = $1 AND message_id = ANY ($2)`,
     values: [senderId, messageIds],
   });
@@ -260,7 +267,11 @@ test("of a peer that never opens anything one new session an hour is begun, and 
   await breaks();
   expect(endedItems(await answerAll(alice)).map(({ outcome }) => outcome)).toEqual(["acknowledged"]);
   expect([await waitingFor(alice), await waitingFor(bob)]).toEqual([0, 0]);
-  expect((await keptOf(alice)).map(({ repairs }) => repairs)).toEqual([0, 1, 2, 3, 4, 5]);
+  const kept = await keptOf(alice);
+  expect(kept.map(({ repairs }) => repairs)).toEqual([0, 1, 2, 3, 4, 5]);
+  const [first = "", ...successors] = kept.map(({ message_id }) => message_id);
+  expect(await successorsOf(alice, first)).toEqual(successors);
+  expect(await successorsOf(alice, successors[3] ?? "")).toEqual(successors.slice(4));
 });
 
 test("a peer without prekeys is answered when it has some", async () => {
@@ -345,6 +356,7 @@ test("a kept content that no message can be made of is done with, and takes noth
   expect(endedItems(emits)).toEqual([{ outcome: "acknowledged", itemId: request, code: null }]);
   expect(envelopesOf(emits).map(({ senderId }) => senderId)).toEqual([carol]);
   expect((await keptOf(alice)).map(({ kept }) => kept)).toEqual([false]);
+  expect(await successorsOf(alice, messageId)).toEqual([]);
 });
 
 test("after a restore a request waits until what it asks for was read again, which may be in the step that answers", async () => {
@@ -380,6 +392,7 @@ test("a successor that a recovery brought back has the content again, and may fa
   const kept = new Map((await keptOf(alice)).map((row) => [row.message_id, row]));
   expect(kept.get(command.value.messageId)).toMatchObject({ kept: false });
   expect(kept.get(answer.value.messageId)).toMatchObject({ kept: true, repairs: 1 });
+  expect(await successorsOf(alice, command.value.messageId)).toEqual([answer.value.messageId]);
   await stage.deliver(again);
   await stage.end(again);
   await lose(bob, alice);
@@ -464,4 +477,18 @@ test("what was sent under a delegation goes on under it: repeated, presented oth
   expect(textsOf(await stage.open(bob))).toEqual(["for somebody"]);
   const other = await stage.command(alice, bob, "for itself");
   expect(sentUnder(await stage.step([other]))).toEqual([[]]);
+});
+
+test("a day's first message may be what is said anew", async () => {
+  const [alice, bob] = await pair();
+  const { request } = await failedOnce(alice, bob, "one");
+  aheadMs += 3 * 24 * hourMs;
+  const { rows } = await stage.postgres.query<{ n: number }>({
+    text: "SELECT count(*)::int AS n FROM pg_class WHERE relname = $1",
+    values: [`messaging_commands_${new Date(Date.now() + aheadMs).toISOString().slice(0, 10).replaceAll("-", "")}`],
+  });
+  expect(rows).toEqual([{ n: 0 }]);
+  await stage.deliver(await stage.step([stage.answering(request)]));
+  aheadMs -= 3 * 24 * hourMs;
+  expect(await acknowledgeAll(bob)).toEqual(["one"]);
 });

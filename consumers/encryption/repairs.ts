@@ -61,7 +61,7 @@ export class Repairs {
     const requests = await custody.findRequests(
       abouts(commands, "repair").map(({ ownerId, peerId, aboutId }) => ({ ownerId, peerId, itemId: aboutId })),
     );
-    const kept = await custody.findKept(
+    const kept = await custody.lockKept(
       requests.flatMap(({ ownerId, request }) =>
         request === null ? [] : [{ senderId: ownerId, messageId: request.messageId }],
       ),
@@ -97,19 +97,27 @@ export class Repairs {
     if (content !== null) this.#kept.set(messageName(message), { ...message, content });
   }
 
-  /** It was said anew, and its successor has the content; or it never will be. */
-  spend({ senderId, messageId }: MessageKey): void {
+  /** It was said anew as this message, which has the content; or, null, it never will be. */
+  spend({ senderId, messageId }: MessageKey, successorId: string | null): void {
     this.#changes.set(messageName({ senderId, messageId }), {
       senderId,
       messageId,
       isSpent: true,
+      successorId,
       repairAt: this.#now,
     });
   }
 
   /** Its request waits; before this time (ms) it need not be looked at. */
   postpone({ senderId, messageId }: MessageKey, repairAt: number): void {
-    this.#changes.set(messageName({ senderId, messageId }), { senderId, messageId, isSpent: false, repairAt });
+    const isSpent = false;
+    this.#changes.set(messageName({ senderId, messageId }), {
+      senderId,
+      messageId,
+      isSpent,
+      successorId: null,
+      repairAt,
+    });
   }
 
   changes(): readonly KeptChange[] {

@@ -30,7 +30,7 @@ function facts() {
       writeCommands: unused,
       writeDiscarded: unused,
       recallCommands: unused,
-      findKept: unused,
+      lockKept: unused,
       changeKept: unused,
       findFailed: unused,
       findRequests: unused,

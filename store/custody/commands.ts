@@ -3,14 +3,14 @@
  * long as it may have to be said anew.
  *
  * Promises: a command has one envelope, for good. What wants to write a second one fails as the record's fault, and finds the first when it is done again.
- * A content is there until its message has ended other than by a refusal that asks for it (store/acks.ts), or its successor has it; 31 days at most.
+ * A content is there until its message has ended other than by a refusal that asks for it (store/acks.ts), or its successor has it, which is named from then on; 31 days at most.
  */
-import { DAY_MS } from "../../protocol/limits.ts";
+import { DAY_MS, REPAIRS_MAX } from "../../protocol/limits.ts";
 import { messageIdTime } from "../../protocol/message-id.ts";
 import { REPAIRABLE_CODES } from "../../protocol/retry-request.ts";
 import type { Delegation } from "../../schemas/values.ts";
 import { firstIdAt, type MessageDays } from "../message-days.ts";
-import type { MessageKey } from "../messages.ts";
+import { type MessageKey, messageName } from "../messages.ts";
 import type { Queryable } from "../postgres.ts";
 
 /** Content is kept so long at most (protocol.md §4): one day longer than a request is followed. */
@@ -73,10 +73,13 @@ export async function findCommands(db: Queryable, keys: readonly MessageKey[]): 
   });
 }
 
-/** Those whose content is there, in any order. */
-export async function findKept(db: Queryable, keys: readonly MessageKey[]): Promise<readonly KeptMessage[]> {
+/**
+ * Those whose content is there, in any order, locked until the transaction ends: nobody seals a content anew, and then destroys its day's key, while what was read here is still to be
+ * opened (store/custody/sealed-columns.ts leaves what is locked). Rows are locked in key order, behind those of states.
+ */
+export async function lockKept(client: Queryable, keys: readonly MessageKey[]): Promise<readonly KeptMessage[]> {
   if (keys.length === 0) return [];
-  const { rows } = await db.query<{
+  const { rows } = await client.query<{
     sender_id: string;
     message_id: string;
     envelope: Uint8Array;
@@ -85,11 +88,12 @@ export async function findKept(db: Queryable, keys: readonly MessageKey[]): Prom
     repairs: number;
     delegation: readonly Delegation[] | null;
   }>({
-    name: "find-kept",
-    text: `SELECT c.* FROM unnest($1::text[], $2::uuid[]) AS i (sender_id, message_id)
+    name: "lock-kept",
+    text: `SELECT c.* FROM (SELECT * FROM unnest($1::text[], $2::uuid[]) AS i (sender_id, message_id)
+                            ORDER BY sender_id COLLATE "C", message_id) AS i
            CROSS JOIN LATERAL (
              SELECT sender_id, message_id, envelope, content, first_id, repairs, delegation FROM messaging_commands c
-             WHERE c.sender_id = i.sender_id AND c.message_id = i.message_id AND c.content IS NOT NULL OFFSET 0) AS c`,
+             WHERE c.sender_id = i.sender_id AND c.message_id = i.message_id AND c.content IS NOT NULL OFFSET 0 FOR NO KEY UPDATE) AS c`,
     values: columnsOf(keys),
   });
   return rows.map((row) => {
@@ -156,6 +160,8 @@ export async function recallCommands(client: Queryable, commands: readonly Recal
 export interface KeptChange extends MessageKey {
   /** Its content is not needed here any more: its successor has it, or nobody will. */
   readonly isSpent: boolean;
+  /** As which it was said anew; null when it was not. */
+  readonly successorId: string | null;
   /** Before this, ms since the epoch, asking for it again leads nowhere. */
   readonly repairAt: number;
 }
@@ -164,12 +170,48 @@ export async function changeKept(client: Queryable, changes: readonly KeptChange
   if (changes.length === 0) return;
   await client.query({
     name: "change-kept",
-    text: `UPDATE messaging_commands c SET content = CASE WHEN i.is_spent THEN NULL ELSE c.content END, repair_at = i.repair_at
-           FROM (SELECT * FROM unnest($1::text[], $2::uuid[], $3::boolean[], $4::bigint[]) AS i (sender_id, message_id, is_spent, repair_at)
+    text: `UPDATE messaging_commands c SET content = CASE WHEN i.is_spent THEN NULL ELSE c.content END, repair_at = i.repair_at,
+             successor_id = coalesce(i.successor_id, c.successor_id)
+           FROM (SELECT * FROM unnest($1::text[], $2::uuid[], $3::boolean[], $4::bigint[], $5::uuid[])
+                   AS i (sender_id, message_id, is_spent, repair_at, successor_id)
                  ORDER BY sender_id, message_id) AS i
            WHERE c.sender_id = i.sender_id AND c.message_id = i.message_id`,
-    values: [...columnsOf(changes), changes.map(({ isSpent }) => isSpent), changes.map(({ repairAt }) => repairAt)],
+    values: [
+      ...columnsOf(changes),
+      changes.map(({ isSpent }) => isSpent),
+      changes.map(({ repairAt }) => repairAt),
+      changes.map(({ successorId }) => successorId),
+    ],
   });
+}
+
+/** As which messages these were said anew, one after the other, the newest last; by `messageName`. Those that were not are left out. */
+export async function findSuccessors(
+  db: Queryable,
+  keys: readonly MessageKey[],
+): Promise<ReadonlyMap<string, readonly MessageKey[]>> {
+  if (keys.length === 0) return new Map();
+  const { rows } = await db.query<{ sender_id: string; first_id: string; message_id: string }>({
+    name: "find-successors",
+    text: `WITH RECURSIVE said AS (
+             SELECT sender_id, message_id AS first_id, message_id, 0 AS times
+             FROM unnest($1::text[], $2::uuid[]) AS i (sender_id, message_id)
+             UNION ALL
+             SELECT s.sender_id, s.first_id, c.successor_id, s.times + 1 FROM said s
+             CROSS JOIN LATERAL (
+               SELECT successor_id FROM messaging_commands c
+               WHERE c.sender_id = s.sender_id AND c.message_id = s.message_id AND c.successor_id IS NOT NULL OFFSET 0) AS c
+             WHERE s.times < ${REPAIRS_MAX}
+           )
+           SELECT sender_id, first_id, message_id FROM said WHERE times > 0 ORDER BY times`,
+    values: columnsOf(keys),
+  });
+  const successors = new Map<string, MessageKey[]>();
+  for (const { sender_id: senderId, first_id: firstId, message_id: messageId } of rows) {
+    const name = messageName({ senderId, messageId: firstId });
+    successors.set(name, [...(successors.get(name) ?? []), { senderId, messageId }]);
+  }
+  return successors;
 }
 
 /**

@@ -1,5 +1,8 @@
 import { randomBytes } from "node:crypto";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { JUMP_MAX } from "../../protocol/limits.ts";
+import { nodePrimitives, nodeRandom } from "../../protocol/primitives/node.ts";
+import { generateX25519 } from "../../protocol/primitives/primitives.ts";
 import { type CustodyStage, envelopesOf, openCustodyStage, textsOf } from "../../tests/custody-stage.ts";
 import { inStep, placeAll, sampleArrival, sampleItemId } from "../../tests/messaging.ts";
 
@@ -145,4 +148,33 @@ test("what is no envelope is refused for good; what could be said anew stays, an
   expect(refused).toMatchObject([{ seq: 1, code: "malformed" }]);
   expect([cursor, lastSeq]).toEqual([3, 3]);
   expect((await stage.open(bob)).failed).toEqual(failed);
+});
+
+test("a page ends behind an envelope whose counters ask for much, and the calls that follow get to the end", async () => {
+  const [alice, bob] = [await stage.agent(), await stage.agent()];
+  const begun = envelopesOf(await stage.step([await stage.command(alice, bob, "begins the session")]));
+  const [envelope] = begun as [(typeof begun)[number]];
+  await stage.deliverEnvelope(envelope);
+  for (let n = 0; n < 3; n++) {
+    const { publicKey: dhPublicKey } = generateX25519(nodePrimitives, nodeRandom);
+    const asked = { dhPublicKey, previousCounter: 1 + JUMP_MAX, sendCounter: 1 + JUMP_MAX };
+    await stage.deliverEnvelope({ ...envelope, ...asked, messageId: sampleItemId(), initiation: new Uint8Array() });
+  }
+  await say(alice, bob, ["waits behind them"]);
+  const first = await stage.open(bob);
+  expect(first).toMatchObject({
+    messages: [{ seq: 1 }],
+    failed: [{ seq: 2, code: "auth-failed" }],
+    cursor: 2,
+    lastSeq: 5,
+  });
+  const second = await stage.open(bob, first.cursor);
+  expect(second).toMatchObject({ messages: [], failed: [{ seq: 3 }], cursor: 3, lastSeq: 5 });
+  const third = await stage.open(bob, second.cursor);
+  expect(third).toMatchObject({ messages: [], failed: [{ seq: 4 }], cursor: 4, lastSeq: 5 });
+  const last = await stage.open(bob, third.cursor);
+  expect([textsOf(last), last.failed, last.cursor]).toEqual([["waits behind them"], [], 5]);
+  // What is known costs nothing any more: a reader without a cursor has all of it in one page.
+  const again = await stage.open(bob);
+  expect([again.messages.length, again.failed.length, again.cursor]).toEqual([2, 3, 5]);
 });

@@ -4,17 +4,17 @@
  * Promises: opening and what is answered are one transaction: the ratchet moves on, used private halves of prekeys go, content and outcome are kept
  * (sealed), or nothing happens at all; asked again, the same content is answered from what was kept. A state or a prekey that does not open is lost, which
  * its messages bear and no others. It never sends: what is to be sent because of it is for the caller, after the commit, and comes up again with later openings if
- * that is lost, wherever they start.
+ * that is lost, wherever they start. However a page's envelopes are made, it takes some 80 ms of hashing at most: what is left of it comes with the next call.
  *
  * Rows of states are locked in key order, before those of prekeys, and only for senders of whom something is new.
  */
 import { decodeFrame, type Frame } from "../../protocol/frame.ts";
 import type { Identity } from "../../protocol/identity.ts";
-import { DAY_MS } from "../../protocol/limits.ts";
+import { DAY_MS, JUMP_MAX } from "../../protocol/limits.ts";
 import { messageIdTime } from "../../protocol/message-id.ts";
 import { forgetOldInitiations, type Peer } from "../../protocol/peer.ts";
 import { nodeRandom } from "../../protocol/primitives/node.ts";
-import { type ProtocolCode, Refusal } from "../../protocol/refusal.ts";
+import { type ProtocolCode, Refusal, Unavailable } from "../../protocol/refusal.ts";
 import type { Clock } from "../../protocol/session.ts";
 import { findSealedIdentities } from "../agents.ts";
 import type { SealedCode } from "../at-rest.ts";
@@ -26,7 +26,7 @@ import { type CustodyKeys, contentOf, openStateOrLost } from "./custody-keys.ts"
 import { findFailed } from "./failed.ts";
 import { Failures } from "./failures.ts";
 import { type OpenedRow, recallOpened, recallOrForget, writeOpened } from "./opened.ts";
-import { openItem, prekeysNamedBy, type Verdict } from "./opening.ts";
+import { CountedPrimitives, openItem, prekeysNamedBy, type Verdict } from "./opening.ts";
 import { findPassed } from "./passed.ts";
 import { lookUpPrekeys } from "./prekey-lookup.ts";
 import { erasePrivatePrekeys, findSignedPrekeys, lockPrivatePrekeys } from "./private-prekeys.ts";
@@ -37,6 +37,13 @@ const REMEMBERED_MS_MAX = 40 * DAY_MS;
 
 /** As far as ids of messages may be ahead of the log. */
 const AHEAD_MS_MAX = 10 * 60 * 1000;
+
+/**
+ * A page ends behind the item with which so many keys have been derived. Counters that any peer may write ask for as many with one envelope, some 40 ms, whether it opens or not: with a
+ * hundred of them the process would stand for seconds, and the transaction be idle for so long that PostgreSQL may end it. Less would end pages of honest peers: a hundred first
+ * messages derive some 500, and a sender may have lost 1,000.
+ */
+const DERIVATIONS_MAX = 2 * JUMP_MAX;
 
 /** Of a content alone: that the agent's own keys are there has been proved. */
 const UNREADABLE_CODES: ReadonlySet<string> = new Set<SealedCode>(["sealed-damaged", "key-unknown"]);
@@ -100,9 +107,9 @@ export async function openMailbox(
     // Who turns pages comes by with the last one.
     const passed = page.end ? await findPassed(client, recipientId, afterSeq, now) : [];
     const opener = new MailboxOpener(deps, client, recipientId, { now, random: nodeRandom });
-    const outcomes = await opener.open(page.items, passed);
-    const last = page.items.at(-1);
-    const cursor = page.end || last === undefined ? page.lastSeq : last.seq;
+    const { lastToldSeq, ...outcomes } = await opener.open(page.items, passed);
+    const isWhole = lastToldSeq === (page.items.at(-1)?.seq ?? 0);
+    const cursor = page.end && isWhole ? page.lastSeq : lastToldSeq;
     return { ...outcomes, cursor, lastSeq: page.lastSeq };
   });
 }
@@ -116,13 +123,17 @@ async function readFrom(client: Queryable, recipientId: string, range: PageLimit
   return range.afterSeq <= page.lastSeq ? page : read(0);
 }
 
-type Outcomes = Omit<OpenedMailbox, "cursor" | "lastSeq">;
+interface Outcomes extends Omit<OpenedMailbox, "cursor" | "lastSeq"> {
+  /** Of the last of the items that was opened or known; 0 when there was none. */
+  readonly lastToldSeq: number;
+}
 
 class MailboxOpener {
   readonly #deps: OpenMailboxDeps;
   readonly #client: Queryable;
   readonly #recipientId: string;
   readonly #clock: Clock;
+  readonly #counted = new CountedPrimitives();
   readonly #known = new Map<string, OpenedRow>();
   readonly #made: OpenedRow[] = [];
   readonly #failures: Failures;
@@ -144,8 +155,9 @@ class MailboxOpener {
   async open(items: readonly StoredItem[], passed: readonly ItemKey[]): Promise<Outcomes> {
     await this.#look([...passed, ...items], recallOpened);
     const fresh = items.filter((item) => this.#isNew(item));
-    if (fresh.length > 0) await this.#openFresh(fresh);
-    for (const item of [...passed, ...items]) this.#answer(item);
+    const left = fresh.length === 0 ? null : await this.#openFresh(fresh);
+    const told = left === null ? items : items.filter(({ seq }) => seq < left.seq);
+    for (const item of [...passed, ...told]) this.#answer(item);
     const asks = await this.#failures.write(this.#client, this.#deps.days, this.#failed);
     const passedSeq = passed.at(-1)?.seq ?? 0;
     return {
@@ -155,6 +167,7 @@ class MailboxOpener {
       refused: this.#refused,
       rekeys: [...this.#rekeys.values()],
       asks,
+      lastToldSeq: told.at(-1)?.seq ?? 0,
     };
   }
 
@@ -169,7 +182,8 @@ class MailboxOpener {
     return !this.#known.has(messageName(keyOf(item))) && this.#failures.find(keyOf(item)) === null;
   }
 
-  async #openFresh(items: readonly StoredItem[]): Promise<void> {
+  /** The first that is left for the next opening, or null; never the first of all. */
+  async #openFresh(items: readonly StoredItem[]): Promise<StoredItem | null> {
     const [client, recipientId] = [this.#client, this.#recipientId];
     const pairs = [...new Set(items.map(({ senderId }) => senderId))].map((peerId) => ({
       ownerId: recipientId,
@@ -186,9 +200,15 @@ class MailboxOpener {
     // Whoever held the locks before may have opened some of them.
     await this.#look(items, recallOrForget);
     const changed = new Set<string>();
+    let left: StoredItem | null = null;
     for (const item of items) {
       if (!this.#isNew(item)) continue;
-      const opening = openItem(me, lookup, peers.get(item.senderId) as Peer, item, this.#clock);
+      if (this.#counted.derivations >= DERIVATIONS_MAX) {
+        left = item;
+        break;
+      }
+      const { primitives } = this.#counted;
+      const opening = openItem(primitives, me, lookup, peers.get(item.senderId) as Peer, item, this.#clock);
       const { peer, usedPrekeys, rekeyIn, verdict } = opening;
       if (peer !== null) {
         peers.set(item.senderId, peer);
@@ -202,6 +222,7 @@ class MailboxOpener {
       await this.#judge(item, verdict);
     }
     await this.#write(states, peers, changed, [...lookup.used]);
+    return left;
   }
 
   async #judge(item: StoredItem, verdict: Verdict): Promise<void> {
@@ -305,7 +326,10 @@ class MailboxOpener {
       if (typeof frame === "string") throw new Error("an opened content cannot be read");
       this.#messages.push({ ...place, sentAt, ...frame });
     } catch (error) {
-      if (!(error instanceof Refusal) || !UNREADABLE_CODES.has(error.code)) throw error;
+      if (!(error instanceof Refusal)) throw error;
+      // Its key was there when it was recalled: the content was sealed anew since, and the next opening reads that. Where it is the agent's keys that are gone, that one says so.
+      if (error.code === "key-destroyed") throw new Unavailable("keyring", error);
+      if (!UNREADABLE_CODES.has(error.code)) throw error;
       // Opened once, and damaged since: nobody can bring it back, and it keeps nothing else back.
       this.#failed.push({ ...place, code: "message-key-gone" });
     }

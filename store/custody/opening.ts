@@ -9,6 +9,7 @@ import type { Identity } from "../../protocol/identity.ts";
 import { decodeInitiation } from "../../protocol/initiation.ts";
 import { openEnvelope, type Peer, type PrekeyLookup } from "../../protocol/peer.ts";
 import { nodePrimitives } from "../../protocol/primitives/node.ts";
+import type { Primitives } from "../../protocol/primitives/primitives.ts";
 import { type ProtocolCode, Refusal } from "../../protocol/refusal.ts";
 import { splitRepairParameter } from "../../protocol/repair-parameter.ts";
 import { isRepairable } from "../../protocol/retry-request.ts";
@@ -37,11 +38,37 @@ export type Verdict =
   /** Only its sender could say it anew, who is to be told where it failed. */
   | ({ readonly type: "failed"; readonly code: ProtocolCode } & Pick<Envelope, "sessionId" | "dhPublicKey">);
 
-export function openItem(me: Identity, prekeys: PrekeyLookup, peer: Peer, item: StoredItem, clock: Clock): Opening {
+/**
+ * The primitives, and how often a key was derived with them: what counters in a header can make long, also of an envelope whose tag does not hold in the end. All else that
+ * one opening costs has a bound of its own.
+ */
+export class CountedPrimitives {
+  readonly primitives: Primitives = {
+    ...nodePrimitives,
+    hkdfSha256: (...asked) => {
+      this.#derivations++;
+      return nodePrimitives.hkdfSha256(...asked);
+    },
+  };
+  #derivations = 0;
+
+  get derivations(): number {
+    return this.#derivations;
+  }
+}
+
+export function openItem(
+  primitives: Primitives,
+  me: Identity,
+  prekeys: PrekeyLookup,
+  peer: Peer,
+  item: StoredItem,
+  clock: Clock,
+): Opening {
   const envelope = envelopeOf(item);
   if (envelope === null) return unchanged({ type: "refused", code: "malformed" });
   try {
-    const opened = openEnvelope(nodePrimitives, me, prekeys, peer, envelope, clock);
+    const opened = openEnvelope(primitives, me, prekeys, peer, envelope, clock);
     const { peer: next, usedPrekeys, rekeyAnswerDue } = opened;
     const rekeyIn = rekeyAnswerDue ? envelope.sessionId : null;
     return { peer: next, usedPrekeys, rekeyIn, verdict: verdictOf(opened.frame) };

@@ -37,6 +37,13 @@ export interface Outcome {
   readonly isUnsent?: boolean;
 }
 
+/** A message that has moved, and to where. */
+interface Step {
+  readonly moved: Moved;
+  readonly state: Outcome["state"];
+  readonly code: string | null;
+}
+
 interface Waiter {
   readonly milestone: Milestone;
   readonly isSettledBy: (state: OutboxState) => boolean;
@@ -92,8 +99,8 @@ export class Outcomes {
   async record(outcomes: readonly Outcome[]): Promise<void> {
     if (outcomes.length === 0) return;
     const at = Date.now();
-    const moved = await this.#store.commit(() => outcomes.map((outcome) => this.#move(outcome, at)));
-    for (const [index, { state, code = null }] of outcomes.entries()) this.#tell(moved[index] ?? null, state, code, at);
+    const steps = await this.#store.commit(() => outcomes.map((outcome) => this.#move(outcome, at)));
+    for (const step of steps) if (step !== null) this.#tell(step, at);
   }
 
   /** The recipient could not be woken. Nothing moves: the message waits for it. */
@@ -109,19 +116,21 @@ export class Outcomes {
   async endUnrepaired(): Promise<void> {
     const at = Date.now();
     const ended = await this.#store.commit(() => this.#store.outbox.endUnrepaired(at));
-    for (const { moved, code } of ended) this.#tell(moved, "discarded", code, at);
+    for (const { moved, code } of ended) this.#tell({ moved, state: "discarded", code }, at);
   }
 
-  /** Null when nothing has moved: also for what its recipient could not open, and will ask for. */
-  #move({ messageId, state, code = null, isUnsent = false }: Outcome, at: number): Moved | null {
+  /** Null when nothing has moved. What its recipient could not open, and may ask for, has not ended. */
+  #move({ messageId, state, code = null, isUnsent = false }: Outcome, at: number): Step | null {
     const { outbox } = this.#store;
-    const mayBeAskedFor = state === "discarded" && !isUnsent && code !== null && isRepairable(code);
-    const isAwaited = mayBeAskedFor && outbox.awaitRepair(messageId, code);
-    return isAwaited ? null : outbox.move(messageId, state, { at, code });
+    if (state === "discarded" && !isUnsent && code !== null && isRepairable(code)) {
+      // Whatever became of the answer: what reached its recipient the service has taken, and it does not leave again.
+      const accepted = outbox.move(messageId, "accepted", { at });
+      if (outbox.awaitRepair(messageId, code)) return stepOf(accepted, "accepted", null);
+    }
+    return stepOf(outbox.move(messageId, state, { at, code }), state, code);
   }
 
-  #tell(moved: Moved | null, state: Outcome["state"], code: string | null, at: number): void {
-    if (moved === null) return;
+  #tell({ moved, state, code }: Step, at: number): void {
     const { firstId: messageId, recipientId, isControl } = moved;
     this.#settle(messageId, state);
     if (state === "accepted" || state === "rejected" || isControl) return;
@@ -201,6 +210,10 @@ export class Outcomes {
     else if (status.state === "discarded") promise.reject(new MessageDiscarded(status.code ?? "discarded", messageId));
     else promise.reject(new SendRejected(status.code ?? "rejected", status));
   }
+}
+
+function stepOf(moved: Moved | null, state: Outcome["state"], code: string | null): Step | null {
+  return moved === null ? null : { moved, state, code };
 }
 
 /** Of an end without a code the word says how. */

@@ -1,10 +1,11 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { DatabaseSync } from "node:sqlite";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { Agent } from "./agent.ts";
 import { AgentError, AgentStopped, MessageDiscarded, SendRejected } from "./errors.ts";
 import { type FakeService, problem } from "./fake-service.ts";
-import { take, texts, until, useStage } from "./stage-for-tests.ts";
+import { firstProblem, take, texts, until, useStage } from "./stage-for-tests.ts";
 
 const stage = useStage();
 
@@ -250,6 +251,28 @@ describe.each(ways)("an agent of $custody custody", ({ custody, loseAnswer, refu
     const other = custody === "agent" ? "server" : "agent";
     await expect(stage.open("alice", { custody: other })).rejects.toMatchObject({ code: "store-custody" });
     expect((await stage.open("alice")).id).toBe(alice.id);
+  });
+
+  test("goes on when its store could not be tidied up, and does it the next time", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const [alice, bob] = await both();
+    const { messageId, acknowledged } = await alice.send(bob.id, "long ago");
+    await take(bob, 1);
+    await acknowledged();
+    const other = new DatabaseSync(join(stage.folder, "alice.db"), { timeout: 5_000 });
+    onTestFinished(() => other.close());
+    other.exec("UPDATE outbox SET changed_at = 0");
+    // Nobody else writes meanwhile.
+    other.exec("BEGIN IMMEDIATE");
+    vi.advanceTimersByTime(60_000);
+    expect(await firstProblem(alice, "trouble")).toMatchObject({ error: { code: "store-fault", retryable: true } });
+    other.exec("ROLLBACK");
+    expect(alice.status(messageId)).not.toBeNull();
+    vi.advanceTimersByTime(60_000);
+    await until(() => alice.status(messageId) === null);
+    await alice.send(bob.id, "now");
+    expect(texts(await take(bob, 1))).toEqual(["now"]);
   });
 
   test("writes no content to a file, and sends none that a reader of its calls could read", async () => {

@@ -7,6 +7,8 @@ import { AgentError, AgentStopped, MessageDiscarded, SendRejected } from "./erro
 import { type FakeService, problem } from "./fake-service.ts";
 import { firstProblem, take, texts, until, useStage } from "./stage-for-tests.ts";
 
+const DAY_MS = 86_400_000;
+
 const stage = useStage();
 
 /** What an agent of each custody is refused by, and how an answer to it is lost: they have other ways to the service. */
@@ -251,6 +253,34 @@ describe.each(ways)("an agent of $custody custody", ({ custody, loseAnswer, refu
     const other = custody === "agent" ? "server" : "agent";
     await expect(stage.open("alice", { custody: other })).rejects.toMatchObject({ code: "store-custody" });
     expect((await stage.open("alice")).id).toBe(alice.id);
+  });
+
+  test("ends what the service does not know any more after 40 days; what is younger may be late, and is not said again", async () => {
+    const { service, folder } = stage;
+    const [alice, bob] = await both();
+    await bob.close();
+    const [old, refused, young] = [
+      await alice.send(bob.id, "long ago"),
+      await alice.send(bob.id, "long ago, and not opened"),
+      await alice.send(bob.id, "a while ago"),
+    ];
+    const sent = service.sent.length;
+    Object.assign(service.messages.get(refused.messageId) ?? {}, { status: "refused", code: "auth-failed" });
+    await alice.refresh();
+    for (const { messageId } of [old, refused, young]) service.messages.delete(messageId);
+    const database = new DatabaseSync(join(folder, "alice.db"), { timeout: 5_000 });
+    onTestFinished(() => database.close());
+    const makeOlder = database.prepare("UPDATE outbox SET created_at = created_at - ? WHERE message_id = ?");
+    for (const { messageId } of [old, refused]) makeOlder.run(41 * DAY_MS, messageId);
+    makeOlder.run(39 * DAY_MS, young.messageId);
+    const receipts = alice.receipts();
+    await alice.refresh();
+    expect(alice.status(old.messageId)).toMatchObject({ state: "discarded", code: "expired" });
+    expect(alice.status(refused.messageId)).toMatchObject({ state: "discarded", code: "auth-failed" });
+    expect(alice.status(young.messageId)).toMatchObject({ state: "accepted", code: null });
+    await expect(old.acknowledged()).rejects.toBeInstanceOf(MessageDiscarded);
+    expect((await receipts.next()).value).toMatchObject({ messageId: old.messageId, state: "discarded" });
+    expect(service.sent).toHaveLength(sent);
   });
 
   test("goes on when its store could not be tidied up, and does it the next time", async () => {

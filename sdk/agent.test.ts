@@ -16,6 +16,7 @@ import { type FakeService, problem } from "./fake-service.ts";
 import { firstProblem, Stranger, take, texts, until, useStage } from "./stage-for-tests.ts";
 
 const RETRY_REQUESTS = "POST /messaging/retry-requests";
+const STATUS = "POST /messaging/messages/status";
 
 const stage = useStage();
 const { open, registered } = stage;
@@ -427,7 +428,7 @@ test("answers that are not the service's, such as a proxy's page, do not stop th
   await alice.send(bob.id, "1");
   let asked = 0;
   service.onRequest = (request) => {
-    if (request !== "POST /messaging/messages/status") return null;
+    if (request !== STATUS) return null;
     asked++;
     return [200, null as never];
   };
@@ -462,9 +463,7 @@ test("an envelope too old to be taken is said anew under a new id when the servi
   await until(() => service.batches.length === 2);
   const [lostId = "", knownId = ""] = service.batches[1] ?? [];
   await alice.close({ drainMsMax: 0 });
-  const database = new DatabaseSync(join(folder, "alice.db"));
-  database.exec(`UPDATE outbox SET created_at = created_at - ${7 * 86_400_000} WHERE state = 0`);
-  database.close();
+  makeOlder("alice", "state = 0", 7);
   service.messages.set(knownId, {
     senderId: alice.id,
     recipientId: bobId,
@@ -479,6 +478,41 @@ test("an envelope too old to be taken is said anew under a new id when the servi
   await until(() => again.status(lostId)?.state === "acknowledged");
   expect(again.status(knownId)).toMatchObject({ state: "acknowledged" });
   expect(service.bytesOf(lostId)).toHaveLength(1);
+});
+
+test("an envelope too old to be taken that its recipient could not open is as good as sent, and holds up nothing", async () => {
+  const bobId = await registered("bob");
+  const alice = await open("alice");
+  await alice.send(bobId, "first contact");
+  service.onSend = () => "ignore";
+  alice.send(bobId, "not opened").catch(() => {});
+  await until(() => service.batches.length === 2);
+  const [refusedId = ""] = service.batches[1] ?? [];
+  await alice.close({ drainMsMax: 0 });
+  makeOlder("alice", "state = 0", 7);
+  const bytes = service.sent.at(-1)?.bytes ?? new Uint8Array(0);
+  const refused = { senderId: alice.id, recipientId: bobId, bytes, status: "refused", code: "auth-failed" };
+  service.messages.set(refusedId, refused);
+  service.onSend = () => "accept";
+  const again = await open("alice");
+  await again.send(bobId, "the next one", { signal: AbortSignal.timeout(20_000) });
+  expect(again.status(refusedId)).toMatchObject({ state: "accepted", code: "auth-failed" });
+  expect(service.bytesOf(refusedId)).toHaveLength(1);
+  expect(service.requests.filter((request) => request === STATUS).length).toBeLessThan(5);
+});
+
+test("a send whose answer was lost resolves when the recipient could not open the message: the service has it", async () => {
+  const bobId = await registered("bob");
+  const alice = await open("alice");
+  await alice.send(bobId, "first contact");
+  service.onSend = (messageIds) => {
+    const [messageId = ""] = messageIds;
+    const told = { recipientId: bobId, messageId, at: Date.now(), code: "auth-failed" };
+    service.send(alice.id, [{ type: "receipt", status: "discarded", ...told }]);
+    return "accept-silently";
+  };
+  const { messageId } = await alice.send(bobId, "not opened", { signal: AbortSignal.timeout(20_000) });
+  expect(alice.status(messageId)).toMatchObject({ state: "accepted", code: "auth-failed" });
 });
 
 test("an agent is registered once, with a signed prekey and a hundred one-time prekeys, and is filled up when they run low", async () => {
@@ -573,6 +607,13 @@ test("neither content nor the identity's key stands in any file of a store while
   expect(files.length).toBeGreaterThan(4);
   for (const name of files) expect(readFileSync(join(folder, name)).includes(canary), name).toBe(false);
 });
+
+/** What this agent has sent, as far as the condition holds for it, is so many days older. */
+function makeOlder(name: string, condition: string, days: number): void {
+  const database = new DatabaseSync(join(folder, `${name}.db`), { timeout: 5_000 });
+  database.exec(`UPDATE outbox SET created_at = created_at - ${days * 86_400_000} WHERE ${condition}`);
+  database.close();
+}
 
 function withWrongTag(body: Uint8Array): Uint8Array {
   const envelope = decodeEnvelope(body);

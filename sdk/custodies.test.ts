@@ -1,10 +1,13 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { DatabaseSync } from "node:sqlite";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { Agent } from "./agent.ts";
 import { AgentError, AgentStopped, MessageDiscarded, SendRejected } from "./errors.ts";
 import { type FakeService, problem } from "./fake-service.ts";
-import { take, texts, until, useStage } from "./stage-for-tests.ts";
+import { firstProblem, take, texts, until, useStage } from "./stage-for-tests.ts";
+
+const DAY_MS = 86_400_000;
 
 const stage = useStage();
 
@@ -250,6 +253,56 @@ describe.each(ways)("an agent of $custody custody", ({ custody, loseAnswer, refu
     const other = custody === "agent" ? "server" : "agent";
     await expect(stage.open("alice", { custody: other })).rejects.toMatchObject({ code: "store-custody" });
     expect((await stage.open("alice")).id).toBe(alice.id);
+  });
+
+  test("ends what the service does not know any more after 40 days; what is younger may be late, and is not said again", async () => {
+    const { service, folder } = stage;
+    const [alice, bob] = await both();
+    await bob.close();
+    const [old, refused, young] = [
+      await alice.send(bob.id, "long ago"),
+      await alice.send(bob.id, "long ago, and not opened"),
+      await alice.send(bob.id, "a while ago"),
+    ];
+    const sent = service.sent.length;
+    Object.assign(service.messages.get(refused.messageId) ?? {}, { status: "refused", code: "auth-failed" });
+    await alice.refresh();
+    for (const { messageId } of [old, refused, young]) service.messages.delete(messageId);
+    const database = new DatabaseSync(join(folder, "alice.db"), { timeout: 5_000 });
+    onTestFinished(() => database.close());
+    const makeOlder = database.prepare("UPDATE outbox SET created_at = created_at - ? WHERE message_id = ?");
+    for (const { messageId } of [old, refused]) makeOlder.run(41 * DAY_MS, messageId);
+    makeOlder.run(39 * DAY_MS, young.messageId);
+    const receipts = alice.receipts();
+    await alice.refresh();
+    expect(alice.status(old.messageId)).toMatchObject({ state: "discarded", code: "expired" });
+    expect(alice.status(refused.messageId)).toMatchObject({ state: "discarded", code: "auth-failed" });
+    expect(alice.status(young.messageId)).toMatchObject({ state: "accepted", code: null });
+    await expect(old.acknowledged()).rejects.toBeInstanceOf(MessageDiscarded);
+    expect((await receipts.next()).value).toMatchObject({ messageId: old.messageId, state: "discarded" });
+    expect(service.sent).toHaveLength(sent);
+  });
+
+  test("goes on when its store could not be tidied up, and does it the next time", async () => {
+    vi.useFakeTimers({ toFake: ["setInterval", "clearInterval"] });
+    onTestFinished(() => void vi.useRealTimers());
+    const [alice, bob] = await both();
+    const { messageId, acknowledged } = await alice.send(bob.id, "long ago");
+    await take(bob, 1);
+    await acknowledged();
+    const other = new DatabaseSync(join(stage.folder, "alice.db"), { timeout: 5_000 });
+    onTestFinished(() => other.close());
+    other.exec("UPDATE outbox SET changed_at = 0");
+    // Nobody else writes meanwhile.
+    other.exec("BEGIN IMMEDIATE");
+    vi.advanceTimersByTime(60_000);
+    expect(await firstProblem(alice, "trouble")).toMatchObject({ error: { code: "store-fault", retryable: true } });
+    other.exec("ROLLBACK");
+    expect(alice.status(messageId)).not.toBeNull();
+    vi.advanceTimersByTime(60_000);
+    await until(() => alice.status(messageId) === null);
+    await alice.send(bob.id, "now");
+    expect(texts(await take(bob, 1))).toEqual(["now"]);
   });
 
   test("writes no content to a file, and sends none that a reader of its calls could read", async () => {

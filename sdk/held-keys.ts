@@ -113,7 +113,7 @@ export class HeldKeys implements Custody {
 
   start(): void {
     this.#life.background(this.#connect());
-    this.#life.every(TIDY_INTERVAL_MS, () => void this.#store.tidy(Date.now()));
+    this.#life.every(TIDY_INTERVAL_MS, () => this.#life.background(this.#store.tidy(Date.now())));
     this.#outcomes.onAwaited(() => {
       this.#askBackoff.reset();
       this.#asking.wake();

@@ -4,16 +4,23 @@
  * It comes from answers to batches, from receipts and from asking, in any order and repeatedly; each step forward is told once.
  */
 
+import { DAY_MS } from "../protocol/limits.ts";
 import { isRepairable } from "../protocol/retry-request.ts";
 import { Channel } from "./channel.ts";
 import { AgentError, MessageDiscarded, SendRejected } from "./errors.ts";
 import { abandonable } from "./patience.ts";
 import type { MessageOutcome, Questions } from "./service.ts";
-import type { Moved, OutboxState } from "./store/outbox.ts";
+import type { Moved, OutboxState, UnansweredMessage } from "./store/outbox.ts";
 import type { Store } from "./store/store.ts";
 
 /** One call asks for as many as the service takes. */
 const ASKED_MAX = 100;
+
+/**
+ * The service remembers a message for so long from the time of its id (docs/api.md). One that is younger and unknown may be late, however long that takes: the log
+ * has it, and said anew it could arrive twice.
+ */
+const REMEMBERED_MS = 40 * DAY_MS;
 
 /** Held for a listener that is slower; what it misses is in the outbox. */
 const RECEIPTS_BUFFERED_MAX = 10_000;
@@ -33,8 +40,15 @@ export interface Outcome {
   readonly messageId: string;
   readonly state: Exclude<OutboxState, "pending">;
   readonly code?: string | null;
-  /** Its recipient never had it, and will not ask for it. */
-  readonly isUnsent?: boolean;
+  /** Its recipient will not ask for it: it never had it, or nobody answers such a request any more. */
+  readonly isFinal?: boolean;
+}
+
+/** A message that has moved, and to where. */
+interface Step {
+  readonly moved: Moved;
+  readonly state: Outcome["state"];
+  readonly code: string | null;
 }
 
 interface Waiter {
@@ -92,8 +106,8 @@ export class Outcomes {
   async record(outcomes: readonly Outcome[]): Promise<void> {
     if (outcomes.length === 0) return;
     const at = Date.now();
-    const moved = await this.#store.commit(() => outcomes.map((outcome) => this.#move(outcome, at)));
-    for (const [index, { state, code = null }] of outcomes.entries()) this.#tell(moved[index] ?? null, state, code, at);
+    const steps = await this.#store.commit(() => outcomes.map((outcome) => this.#move(outcome, at)));
+    for (const step of steps) if (step !== null) this.#tell(step, at);
   }
 
   /** The recipient could not be woken. Nothing moves: the message waits for it. */
@@ -109,19 +123,21 @@ export class Outcomes {
   async endUnrepaired(): Promise<void> {
     const at = Date.now();
     const ended = await this.#store.commit(() => this.#store.outbox.endUnrepaired(at));
-    for (const { moved, code } of ended) this.#tell(moved, "discarded", code, at);
+    for (const { moved, code } of ended) this.#tell({ moved, state: "discarded", code }, at);
   }
 
-  /** Null when nothing has moved: also for what its recipient could not open, and will ask for. */
-  #move({ messageId, state, code = null, isUnsent = false }: Outcome, at: number): Moved | null {
+  /** Null when nothing has moved. What its recipient could not open, and may ask for, has not ended. */
+  #move({ messageId, state, code = null, isFinal = false }: Outcome, at: number): Step | null {
     const { outbox } = this.#store;
-    const mayBeAskedFor = state === "discarded" && !isUnsent && code !== null && isRepairable(code);
-    const isAwaited = mayBeAskedFor && outbox.awaitRepair(messageId, code);
-    return isAwaited ? null : outbox.move(messageId, state, { at, code });
+    if (state === "discarded" && !isFinal && code !== null && isRepairable(code)) {
+      // Whatever became of the answer: what reached its recipient the service has taken, and it does not leave again.
+      const accepted = outbox.move(messageId, "accepted", { at });
+      if (outbox.awaitRepair(messageId, code)) return stepOf(accepted, "accepted", null);
+    }
+    return stepOf(outbox.move(messageId, state, { at, code }), state, code);
   }
 
-  #tell(moved: Moved | null, state: Outcome["state"], code: string | null, at: number): void {
-    if (moved === null) return;
+  #tell({ moved, state, code }: Step, at: number): void {
     const { firstId: messageId, recipientId, isControl } = moved;
     this.#settle(messageId, state);
     if (state === "accepted" || state === "rejected" || isControl) return;
@@ -155,19 +171,32 @@ export class Outcomes {
     });
   }
 
-  /** Asks for every message whose end is not known: receipts are not repeated for who was away. */
+  /** Asks for every message whose end is not known: receipts are not repeated for who was away. Ends those that nobody knows any more. */
   async ask(service: Pick<Questions, "messageOutcomes">): Promise<void> {
     let afterN = 0;
     for (;;) {
       const asked = this.#store.outbox.unanswered(afterN, ASKED_MAX);
       const last = asked.at(-1);
       if (last === undefined) return;
-      await this.askFor(
-        service,
-        asked.map(({ messageId }) => messageId),
+      const unknown = new Set(
+        await this.askFor(
+          service,
+          asked.map(({ messageId }) => messageId),
+        ),
       );
+      await this.#endForgotten(asked.filter(({ messageId }) => unknown.has(messageId)));
       afterN = last.n;
     }
+  }
+
+  /** Whatever became of them, nothing more of it will be heard. */
+  async #endForgotten(unknown: readonly UnansweredMessage[]): Promise<void> {
+    const before = Date.now() - REMEMBERED_MS;
+    await this.record(
+      unknown
+        .filter(({ createdAt }) => createdAt < before)
+        .map(({ messageId, code }) => ({ messageId, state: "discarded", code: code ?? "expired", isFinal: true })),
+    );
   }
 
   /** At most 100. The ids that the service does not know. */
@@ -203,9 +232,13 @@ export class Outcomes {
   }
 }
 
+function stepOf(moved: Moved | null, state: Outcome["state"], code: string | null): Step | null {
+  return moved === null ? null : { moved, state, code };
+}
+
 /** Of an end without a code the word says how. */
 function stateOf(status: MessageOutcome["status"], code: string | null): Omit<Outcome, "messageId"> {
   if (status === "queued" || status === "undeliverable") return { state: "accepted" };
   if (status === "delivered" || status === "acknowledged") return { state: status };
-  return { state: "discarded", code: code ?? status, isUnsent: status === "discarded" };
+  return { state: "discarded", code: code ?? status, isFinal: status === "discarded" };
 }

@@ -106,7 +106,7 @@ export class Upkeep {
   /** Deletes what has passed its time. */
   async tidy(): Promise<void> {
     const { store } = this.#ports;
-    if (!store.tidy(Date.now())) return;
+    if (!(await store.tidy(Date.now()))) return;
     // A signed prekey is gone: what was remembered to protect it is not needed any more.
     const lookup = { signedPrekey: (id: string) => store.prekeys.find("signed", id) };
     for (const peerId of store.peers.ids()) {

@@ -374,13 +374,19 @@ class Step {
     }
   }
 
-  /** The peer with a session that sends; null when there is none to be had. */
+  /** The peer with a session that sends; null when there is none to be had. A long chain goes on where no bundle is, or none that holds. */
   async #withSession(me: Identity, peer: Peer, value: MessageSend): Promise<Peer | null> {
     const { now } = this.#clock;
     if (sendingSession(peer, now) !== null) return peer;
+    const lasting = lastingSession(peer, now) === null ? null : peer;
     const bundle = await this.#bundleFor(value);
-    if (bundle === null) return lastingSession(peer, now) === null ? null : peer;
-    return initiate(nodePrimitives, me, peer, bundle, this.#clock);
+    if (bundle === null) return lasting;
+    try {
+      return initiate(nodePrimitives, me, peer, bundle, this.#clock);
+    } catch (error) {
+      if (error instanceof Refusal && lasting !== null) return lasting;
+      throw error;
+    }
   }
 
   /** Each is used once. */

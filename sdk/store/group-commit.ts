@@ -74,10 +74,7 @@ export class GroupCommit {
     } catch (error) {
       if (this.#database.isTransaction) this.#statements.rollback();
       this.#held.drop();
-      const fault = new StoreError("store-fault", "the local store could not be written", {
-        retryable: true,
-        cause: error,
-      });
+      const fault = storeFault(error);
       for (const { reject } of group) reject(fault);
     }
   }
@@ -107,4 +104,9 @@ export class GroupCommit {
     this.#held.settle();
     for (const settle of settled) settle();
   }
+}
+
+/** It may be tried again. */
+export function storeFault(cause: unknown): StoreError {
+  return new StoreError("store-fault", "the local store could not be written", { retryable: true, cause });
 }

@@ -14,7 +14,7 @@ import type { Sealer } from "./seal.ts";
 const STATES = ["pending", "accepted", "delivered", "acknowledged", "discarded", "rejected"] as const;
 const FIRST_END = STATES.indexOf("acknowledged");
 
-/** pending: not yet known to be with the service; rejected: never taken; discarded: taken, and ended without being acknowledged. */
+/** pending: not yet known to be with the service; rejected: never taken; discarded: taken, and ended without being acknowledged, as far as is known. */
 export type OutboxState = (typeof STATES)[number];
 
 /** As long as the receiver remembers the id (protocol.md §4). */
@@ -67,9 +67,9 @@ interface Repairable {
   readonly repairs: RepairOf | null;
 }
 
-interface UnansweredMessage {
-  readonly n: number;
-  readonly messageId: string;
+export interface UnansweredMessage extends Pick<PendingEnvelope, "n" | "messageId" | "createdAt"> {
+  /** Why its recipient could not open it, while it waits to be asked for; else null. */
+  readonly code: string | null;
 }
 
 export class Outbox {
@@ -187,8 +187,13 @@ export class Outbox {
 
   /** Messages the service has and whose end is not known, after place `afterN`. */
   unanswered(afterN: number, countMax: number): UnansweredMessage[] {
-    const rows = this.#statements.unanswered.all(afterN, countMax) as unknown as { n: number; message_id: string }[];
-    return rows.map(({ n, message_id }) => ({ n, messageId: message_id }));
+    const rows = this.#statements.unanswered.all(afterN, countMax) as unknown as UnansweredRow[];
+    return rows.map(({ n, message_id, created_at, code }) => ({
+      n,
+      messageId: message_id,
+      createdAt: created_at,
+      code,
+    }));
   }
 
   forgetOld(now: number): void {
@@ -225,6 +230,13 @@ interface PendingRow {
   recipient_id: string;
   created_at: number;
   envelope: Uint8Array;
+}
+
+interface UnansweredRow {
+  n: number;
+  message_id: string;
+  created_at: number;
+  code: string | null;
 }
 
 interface StatusRow {
@@ -274,7 +286,9 @@ function prepare(database: DatabaseSync) {
     status: database.prepare(
       "SELECT recipient_id, state, code, created_at, changed_at, successor FROM outbox WHERE message_id = ?",
     ),
-    unanswered: database.prepare("SELECT n, message_id FROM outbox WHERE state IN (1, 2) AND n > ? ORDER BY n LIMIT ?"),
+    unanswered: database.prepare(
+      "SELECT n, message_id, created_at, code FROM outbox WHERE state IN (1, 2) AND n > ? ORDER BY n LIMIT ?",
+    ),
     forget: database.prepare("DELETE FROM outbox WHERE state >= ? AND changed_at < ?"),
     forgetContent: database.prepare(
       "UPDATE outbox SET sealed_content = NULL WHERE sealed_content IS NOT NULL AND state > 0 AND created_at < ?",

@@ -1,6 +1,6 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { DatabaseSync } from "node:sqlite";
@@ -165,6 +165,19 @@ test("when the commit fails, every work of the group fails and memory is as the 
   await store.commit(() => newMessage(store));
 });
 
+test("a store whose disk fails while its log is emptied says so, and its close lets the next one in all the same", async () => {
+  const path = storePath();
+  const store = openStore({ path });
+  const kept = await store.commit(() => newMessage(store));
+  await store.tidy(Date.now());
+  await store.commit(() => newMessage(store));
+  // What a disk does that does not give back what it was given.
+  truncateSync(`${path}-wal`, 100);
+  await expect(store.tidy(Date.now())).rejects.toMatchObject({ code: "store-fault", retryable: true });
+  expect(codeOf(() => store.close())).toBe("store-fault");
+  expect(openStore({ path }).outbox.status(kept)).toMatchObject({ state: "pending" });
+});
+
 test("a message moves only forward, its first end stays, and its content goes with its end", async () => {
   const store = openStore({ path: storePath() });
   const { outbox } = store;
@@ -179,7 +192,7 @@ test("a message moves only forward, its first end stays, and its content goes wi
   expect(outbox.move(messageId, "discarded", { at, code: "expired" })).toBeNull();
   expect(outbox.status(messageId)).toMatchObject({ state: "acknowledged", code: null });
   expect(outbox.repairable(messageId)).toBeNull();
-  store.tidy(at + 41 * DAY_MS);
+  await store.tidy(at + 41 * DAY_MS);
   expect(outbox.status(messageId)).toBeNull();
 });
 
@@ -200,9 +213,9 @@ test("an id is remembered for 40 days from its time, and for longer while its me
     store.inbox.remember(someone, handled, "handled", now);
     store.inbox.remember(someone, waiting, "waiting", now);
   });
-  store.tidy(now + 39 * DAY_MS);
+  await store.tidy(now + 39 * DAY_MS);
   expect(store.inbox.outcome(someone, handled)).toBe("handled");
-  store.tidy(now + 41 * DAY_MS);
+  await store.tidy(now + 41 * DAY_MS);
   expect(store.inbox.outcome(someone, handled)).toBeNull();
   expect(store.inbox.outcome(someone, waiting)).toBe("waiting");
 });
@@ -233,6 +246,6 @@ test("neither private keys nor content stand in the files, before and after they
   sealed.close();
   expect(files().includes(waiting)).toBe(true);
   await store.commit(() => store.inbox.markHandled(someone, messageId));
-  store.tidy(Date.now());
+  await store.tidy(Date.now());
   expect(files().includes(waiting)).toBe(false);
 });

@@ -13,7 +13,7 @@ import { DatabaseSync } from "node:sqlite";
 import { AgentError, AgentStopped, StoreError } from "../errors.ts";
 import { Accounts } from "./accounts.ts";
 import { Failed } from "./failed.ts";
-import { GroupCommit } from "./group-commit.ts";
+import { GroupCommit, storeFault } from "./group-commit.ts";
 import { Inbox } from "./inbox.ts";
 import { loadStoreKey, type StoreKey } from "./key.ts";
 import { type Lock, takeLock } from "./lock.ts";
@@ -121,13 +121,16 @@ export class Store {
     return this.#groups.run(work);
   }
 
-  /** Deletes what has passed its time, and empties the write-ahead log of what was deleted. True when a signed prekey went. */
-  tidy(now: number): boolean {
-    this.outbox.forgetOld(now);
-    this.inbox.forgetOld(now);
-    this.failed.forgetOld(now);
-    const isSignedGone = this.prekeys.forgetOld(now);
-    this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+  /** Deletes what has passed its time, and empties the write-ahead log of what was deleted. True when a signed prekey went. Throws as `commit` does. */
+  async tidy(now: number): Promise<boolean> {
+    const isSignedGone = await this.commit(() => {
+      this.outbox.forgetOld(now);
+      this.inbox.forgetOld(now);
+      this.failed.forgetOld(now);
+      return this.prekeys.forgetOld(now);
+    });
+    // A close that came with the commit has emptied it.
+    if (this.#database.isOpen) this.#emptyLog();
     return isSignedGone;
   }
 
@@ -139,13 +142,27 @@ export class Store {
     return this.#database.serialize();
   }
 
-  /** Commits what waits and lets the next process in. Harmless when repeated. */
+  /** Commits what waits and lets the next process in. Harmless when repeated. Throws `store-fault` when the write-ahead log was not emptied: the next one in does it. */
   close(): void {
     if (!this.#database.isOpen) return;
-    while (!this.#groups.isEmpty) this.#groups.commitNow();
-    this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
-    this.#database.close();
-    this.#lock.release();
+    try {
+      while (!this.#groups.isEmpty) this.#groups.commitNow();
+      this.#emptyLog();
+    } finally {
+      try {
+        this.#database.close();
+      } finally {
+        this.#lock.release();
+      }
+    }
+  }
+
+  #emptyLog(): void {
+    try {
+      this.#database.exec("PRAGMA wal_checkpoint(TRUNCATE)");
+    } catch (error) {
+      throw storeFault(error);
+    }
   }
 
   #checkKey(): void {

@@ -56,7 +56,7 @@ function step(from: AgentForTests, to: AgentForTests, now: number, count: number
   const custody: Tx["custody"] = {
     findDecisions: async (asks) => asks.map(() => ({ allowed: true as const })),
     ...{ findCommands: none, writeCommands: nothing, writeDiscarded: nothing, recallCommands: nothing },
-    ...{ findKept: none, changeKept: nothing, findFailed: none, findRequests: none },
+    ...{ lockKept: none, changeKept: nothing, findFailed: none, findRequests: none },
     findIdentityKeys: async () => new Map(),
     findIdentities: async () => new Map([[from.id, new Uint8Array()]]),
     findStates: async () => [stored],

@@ -117,9 +117,13 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
   });
   const upkeep = startUpkeep({
     ...{ group, store, outbox, ownership, commits, timing, metrics, log, check, onStall },
+    topics: Array.from(topics.keys()),
     owned: () => (assignment?.owned == null ? null : Array.from(assignment.owned.values())),
     note: ownership.note,
-    heldUp: () => patience.waiting || outbox.state().ageSeconds * 1_000 > timing.tickMs,
+    heldUpAt: () => (outbox.state().ageSeconds * 1_000 > timing.tickMs ? performance.now() : patience.awayAt),
+    onRest: () => {
+      stalls = 0;
+    },
   });
   build();
 

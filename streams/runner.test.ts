@@ -43,7 +43,7 @@ function table() {
   return { state, store };
 }
 
-function scene() {
+function scene(codec: Codec = jsonCodec) {
   const kafka = new InMemoryKafka();
   const { state, store } = table();
   const applied: number[] = [];
@@ -58,7 +58,7 @@ function scene() {
   };
   const start = () => {
     const runner = runConsumer(consumer, {
-      ...{ kafka: kafka.door, codec: jsonCodec, log: quiet, metrics: noMetrics, store },
+      ...{ kafka: kafka.door, codec, log: quiet, metrics: noMetrics, store },
       appender: { append: async (_: readonly Outgoing[]) => undefined },
       // By a clock that no test sets.
       timing: { drainMs: 10 },
@@ -75,10 +75,10 @@ function scene() {
 }
 
 /** What a server that is away does to each question. */
-function failingAfter(ms: number): () => Promise<never> {
+function failingAfter(ms: number, door: Unavailable["door"] = "postgres"): () => Promise<never> {
   return async () => {
     await new Promise((resolve) => setTimeout(resolve, ms));
-    throw new Unavailable("postgres");
+    throw new Unavailable(door);
   };
 }
 
@@ -194,4 +194,29 @@ test("two stalls between which nothing waited are not in a row", async () => {
   append(2);
   await pass(80_000);
   expect([applied, kafka.consumers.length, fatal]).toEqual([[1, 2], 3, []]);
+});
+
+test("a registry that cannot say what schema a record has is asked again, and each of its failures is somebody's", async () => {
+  let isAway = true;
+  let asked = 0;
+  const unhandled: unknown[] = [];
+  const hear = (error: unknown) => void unhandled.push(error);
+  process.on("unhandledRejection", hear);
+  const { applied, fatal, start, append } = scene({
+    ...jsonCodec,
+    learn: () => {
+      if (!isAway) return null;
+      asked++;
+      return failingAfter(refusingMs, "registry")();
+    },
+  });
+  append(1);
+  const runner = start();
+  await pass(minuteMs);
+  expect([applied, runner.ready()]).toEqual([[], false]);
+  expect(asked).toBeGreaterThan(5);
+  isAway = false;
+  await pass(minuteMs);
+  process.off("unhandledRejection", hear);
+  expect([applied, fatal, unhandled]).toEqual([[1], [], []]);
 });

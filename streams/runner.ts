@@ -222,7 +222,8 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
 
     const from = owned.position;
     const values = batch.messages.map(({ value }) => value);
-    if (codec.learn(values) !== null) await patience.persist(async () => codec.learn(values), eitherOf(lost));
+    const learning = codec.learn(values);
+    if (learning !== null) await learned(values, learning, eitherOf(lost));
     const records = batch.messages.map((message) => receive(consumer, codec, topic, batch.partition, message));
     const { count, nextAt } = splitDue(consumer, records, Date.now());
     const to = nextAt === null ? batch.nextOffset : (records[count]?.offset ?? from);
@@ -232,6 +233,16 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
     if (!applied || nextAt === null) return applied;
     if (!lost.aborted) hold(owned, nextAt);
     return false;
+  }
+
+  /** `asked`: the first attempt, which is under way; a second one beside it would leave its failure to nobody. */
+  function learned(values: readonly (Uint8Array | null)[], asked: Promise<void>, until: AbortSignal): Promise<void> {
+    let attempt: Promise<void> | null = asked;
+    return patience.persist(async () => {
+      const answer = attempt ?? codec.learn(values);
+      attempt = null;
+      await answer;
+    }, until);
   }
 
   /** Not fetched until its next record is due. What is resumed for another reason before comes here again. */

@@ -97,6 +97,7 @@ class InMemoryConsumer {
   readonly #heard = new EventEmitter();
   readonly #positions = new Map<string, number>();
   #topics: readonly string[] = [];
+  #isJoining = false;
 
   constructor(kafka: InMemoryKafka, isDeaf: boolean) {
     this.#kafka = kafka;
@@ -117,9 +118,10 @@ class InMemoryConsumer {
   }
 
   async run(config: ConsumerRunConfig): Promise<void> {
-    // A group takes a moment to meet, and a server that goes meanwhile ends the consumer.
+    // A group takes a moment to meet.
+    this.#isJoining = true;
     await new Promise((resolve) => setTimeout(resolve, fetchMs));
-    if (this.isOver) return;
+    this.#isJoining = false;
     const memberAssignment = Object.fromEntries(this.#topics.map((topic) => [topic, [0]]));
     this.#heard.emit(GROUP_JOIN, { payload: { memberAssignment } });
     if (!this.#isDeaf) void this.#fetchAll(config);
@@ -144,7 +146,8 @@ class InMemoryConsumer {
   }
 
   async disconnect(): Promise<void> {
-    this.isOver = true;
+    // As in kafkajs: it goes on, and says that it has ended.
+    if (!this.#isJoining) this.isOver = true;
     this.#heard.emit(events.STOP, {});
   }
 

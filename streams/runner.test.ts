@@ -43,7 +43,7 @@ function table() {
   return { state, store };
 }
 
-function scene(codec: Codec = jsonCodec) {
+function scene(codec: Codec = jsonCodec, { dueAt }: Pick<StepConsumer<PushRequested, null>, "dueAt"> = {}) {
   const kafka = new InMemoryKafka();
   const { state, store } = table();
   const applied: number[] = [];
@@ -51,6 +51,7 @@ function scene(codec: Codec = jsonCodec) {
   const consumer: StepConsumer<PushRequested, null> = {
     name: "g",
     reads: [pushRequested],
+    ...(dueAt && { dueAt }),
     step: async (batch) => {
       applied.push(...batch.map(({ value }) => value.seq));
       return [];
@@ -67,9 +68,9 @@ function scene(codec: Codec = jsonCodec) {
     stops.push(() => runner.stop());
     return runner;
   };
-  const append = (seq: number) => {
+  const append = (seq: number, timestamp?: number) => {
     const value = Buffer.from(JSON.stringify({ recipientId: "k", seq, requestedAt: 1 }));
-    kafka.append({ topic, key: "k", value, headers: {} });
+    kafka.append({ topic, key: "k", value, headers: {} }, timestamp);
   };
   return { kafka, state, applied, fatal, start, append };
 }
@@ -219,4 +220,29 @@ test("a registry that cannot say what schema a record has is asked again, and ea
   await pass(minuteMs);
   process.off("unhandledRejection", hear);
   expect([applied, fatal, unhandled]).toEqual([[1], [], []]);
+});
+
+test("a record that was not due by a clock that was an hour behind is applied soon after the clock was set right", async () => {
+  const { kafka, applied, fatal, start, append } = scene(jsonCodec, { dueAt: ({ timestamp }) => timestamp + 1_000 });
+  start();
+  await pass(5_000);
+  const appendedAt = Date.now();
+  vi.setSystemTime(appendedAt - 60 * minuteMs);
+  append(1, appendedAt);
+  await pass(5_000);
+  expect(applied).toEqual([]);
+  vi.setSystemTime(appendedAt + 5_000);
+  await pass(11_000);
+  expect([applied, kafka.consumers.length, fatal]).toEqual([[1], 1, []]);
+});
+
+test("a record waits for its time, however often it is looked at before", async () => {
+  const { kafka, applied, fatal, start, append } = scene(jsonCodec, { dueAt: ({ timestamp }) => timestamp + 90_000 });
+  start();
+  await pass(5_000);
+  append(1);
+  await pass(89_000);
+  expect(applied).toEqual([]);
+  await pass(2_000);
+  expect([applied, kafka.consumers.length, fatal]).toEqual([[1], 1, []]);
 });

@@ -64,6 +64,9 @@ interface Assignment {
 /** A close that takes longer is left to itself: the coordinator will miss the member soon enough. */
 const closeMsMax = 10_000;
 
+/** A record that waits for its time is looked at again after this: by then the clock may have been set. Sooner would only cost fetches, later be felt. */
+const holdMsMax = 10_000;
+
 /** The same at the end of the process, twice: with what comes before them it has to end within 20 s (bin/service.ts). */
 const lastCloseMsMax = 4_000;
 
@@ -245,7 +248,7 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
     }, until);
   }
 
-  /** Not fetched until its next record is due. What is resumed for another reason before comes here again. */
+  /** Not fetched until its next record is due, or for a while. What is resumed before it is due comes here again. */
   function hold(owned: Owned, until: number): void {
     owned.heldUntil = until;
     fetching.pause(owned);
@@ -256,7 +259,7 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
         // Of a later assignment it is resumed, or stands, for reasons of its own.
         if (assignment?.owned?.get(partitionName(owned)) === owned && !owned.stopped) fetching.resume(owned);
       },
-      Math.max(0, until - Date.now()),
+      Math.min(holdMsMax, Math.max(0, until - Date.now())),
     );
     holds.add(timer);
   }

@@ -136,6 +136,20 @@ describe("what the log says of mailboxes", () => {
   });
 });
 
+test("what its readers refuse or pass over counts for nothing: of nobody, or of a time that is none", () => {
+  const at = 8_640_000_000_000_001;
+  const nobody = alice.repeat(70);
+  const forged = [
+    queued({ seq: 100, queuedAt: at }),
+    queued({ seq: 101, senderId: nobody }),
+    queued({ seq: 102, recipientId: nobody }),
+  ].map((item) => item.queued);
+  const usage = [...life, ...forged, acknowledged(waits, at), discarded(silent, "evicted", { discardedAt: at })];
+  expect(folded(foldUsage(), usage)).toEqual(folded(foldUsage(), life));
+  const ends = [reported(asked, "acknowledged", at), reported({ ...asked, senderId: nobody }, "acknowledged", BEGIN)];
+  expect(tables([...life, ...ends])).toEqual(tables(life));
+});
+
 describe("laws", () => {
   const byTopic = Map.groupBy(life, ({ topic }) => topic.name);
 

@@ -5,8 +5,10 @@
  * Of a message its facts are enough, in any order. Nothing is told of the end of a retry request, nor that it was set aside: there the reports count, in their order.
  */
 import { createHash } from "node:crypto";
+import { isAgentId } from "../protocol/identity.ts";
 import { DAY_MS } from "../protocol/limits.ts";
 import { messageIdTime } from "../protocol/message-id.ts";
+import { isTimestamp } from "../protocol/timestamp.ts";
 import type { MessageQueued, MessageReceipt, Outcome } from "../schemas/values.ts";
 import {
   messageAcknowledged,
@@ -121,13 +123,14 @@ function markedAt({ set, taken, at }: Mark): number | null {
 }
 
 function takeReports({ key, value, timestamp: reportedAt }: Inbound<MessageReceipt>, reports: Map<string, Report[]>) {
-  const { recipientId, items, retried } = value;
-  // Refused by its reader, too.
-  if (key !== recipientId) return;
+  const { recipientId, items, retried, undeliverable } = value;
   const all = [
     ...items.map(({ senderId, itemId, outcome: what, at }) => ({ senderId, itemId, what, at })),
     ...(retried ?? []).map(({ senderId, itemId, at }) => ({ senderId, itemId, what: "retried" as const, at })),
   ];
+  // Refused by its reader, too.
+  if (key !== recipientId || !isAgentId(recipientId) || (undeliverable && !isTimestamp(undeliverable.at))) return;
+  if (!all.every(({ senderId, at }) => isAgentId(senderId) && isTimestamp(at))) return;
   for (const { senderId, itemId, what, at } of all) {
     const name = `${recipientId}/${senderId}/${itemId}`;
     const before = reports.get(name);

@@ -3,6 +3,8 @@
  *
  * A place of a mailbox is stored once, and ends once, however often that is told.
  */
+import { isAgentId } from "../protocol/identity.ts";
+import { isTimestamp } from "../protocol/timestamp.ts";
 import { messageAcknowledged, messageDiscarded, messageQueued } from "../streams/catalogue.ts";
 import { type Fold, type FoldedRow, on } from "./folding.ts";
 
@@ -22,8 +24,14 @@ const nothing = {
 type Direction = "sent" | "received" | "acknowledged" | "discarded";
 
 interface Placed {
+  readonly senderId: string;
   readonly recipientId: string;
   readonly seq: number;
+}
+
+/** What is of nobody, or of no time, is passed over by its reader, too. */
+function isCounted({ senderId, recipientId }: Placed, at: number): boolean {
+  return isAgentId(senderId) && isAgentId(recipientId) && isTimestamp(at);
 }
 
 export function foldUsage(): Fold {
@@ -47,16 +55,18 @@ export function foldUsage(): Fold {
   return {
     handlers: [
       on(messageQueued, ({ value }) => {
-        if (value.kind !== "message" || !isFirst(stored, value)) return;
+        if (value.kind !== "message" || !isCounted(value, value.queuedAt) || !isFirst(stored, value)) return;
         add(value.senderId, value.queuedAt, "sent", value.size);
         add(value.recipientId, value.queuedAt, "received", value.size);
       }),
       on(messageAcknowledged, ({ value }) => {
+        if (!isCounted(value, value.acknowledgedAt)) return;
         if (isFirst(ended, value)) add(value.recipientId, value.acknowledgedAt, "acknowledged", value.size);
       }),
-      on(messageDiscarded, ({ value: { recipientId, seq, size, discardedAt } }) => {
+      on(messageDiscarded, ({ value: { senderId, recipientId, seq, size, discardedAt } }) => {
         if (typeof seq !== "number" || typeof size !== "number") return;
-        if (isFirst(ended, { recipientId, seq })) add(recipientId, discardedAt, "discarded", size);
+        const place = { senderId, recipientId, seq };
+        if (isCounted(place, discardedAt) && isFirst(ended, place)) add(recipientId, discardedAt, "discarded", size);
       }),
     ],
     tables: () => {

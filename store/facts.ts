@@ -48,7 +48,7 @@ export function addingFacts(facts: readonly [Fact, ...Fact[]], now: number): pg.
 
 /** The facts, in the hands of the one process that may publish them. Methods throw `Unavailable`. */
 export interface HeldFacts {
-  /** False as soon as the connection is gone, and the lock with it. */
+  /** False as soon as the connection is gone, and the lock with it, and when it may be gone: nothing was asked for 20 s. */
   held(): boolean;
   /** Unpublished facts, in order for each key; at most `limit`. */
   unpublished(limit: number): Promise<readonly Fact[]>;
@@ -61,6 +61,23 @@ export interface HeldFacts {
 /** Any number, the same in every process. */
 const relayLock = 7_231_944;
 
+/**
+ * The lock is gone with the session, and PostgreSQL does not hear of a host that lost its power, nor of a process that is frozen: it ends a session that asks nothing for half a
+ * minute. The relay asks four times a second, and waits 8 s at most for Kafka to take a page. The rest is for an answer that a dead host does not take.
+ */
+const sessionEnds = [
+  "idle_session_timeout=30000",
+  "tcp_keepalives_idle=10",
+  "tcp_keepalives_interval=5",
+  "tcp_keepalives_count=3",
+  "tcp_user_timeout=25000",
+]
+  .map((setting) => `-c ${setting}`)
+  .join(" ");
+
+/** So long after a question the lock is still held for certain: PostgreSQL counts from its answer on. A process that was frozen for longer must not believe that it has it. */
+const heldForMs = 20_000;
+
 /** Takes the relay's lock on a connection of its own; null when another process has it. Throws `Unavailable`. */
 export async function holdFacts(postgresUrl: string): Promise<HeldFacts | null> {
   const client = new pg.Client({
@@ -69,8 +86,10 @@ export async function holdFacts(postgresUrl: string): Promise<HeldFacts | null> 
     query_timeout: 15_000,
     application_name: "sealpost relay",
     keepAlive: true,
+    options: sessionEnds,
   });
   let held = true;
+  let askedAt = performance.now();
   client.on("error", () => {
     held = false;
   });
@@ -78,8 +97,11 @@ export async function holdFacts(postgresUrl: string): Promise<HeldFacts | null> 
     held = false;
   });
   async function ask<Row extends pg.QueryResultRow>(query: pg.QueryConfig): Promise<pg.QueryResult<Row>> {
+    const at = performance.now();
     try {
-      return await client.query<Row>(query);
+      const result = await client.query<Row>(query);
+      askedAt = at;
+      return result;
     } catch (error) {
       throw new Unavailable("postgres", error);
     }
@@ -110,7 +132,7 @@ export async function holdFacts(postgresUrl: string): Promise<HeldFacts | null> 
   }
 
   return {
-    held: () => held,
+    held: () => held && performance.now() - askedAt < heldForMs,
     async unpublished(limit) {
       const { rows } = await ask<Fact & pg.QueryResultRow>({
         name: "unpublished-facts",

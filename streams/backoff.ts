@@ -34,9 +34,15 @@ export function aborted(signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Waits for `work` or until the signal is aborted. Leaves nothing behind on the signal, which may outlive many waits. Rejects as `work` does. */
+/**
+ * Waits for `work` or until the signal is aborted. Leaves nothing behind on the signal, which may outlive many waits. Rejects as `work` does; how it ends when it is not waited
+ * for any more is nobody's business.
+ */
 export async function unlessAborted(work: Promise<unknown>, signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return;
+  if (signal.aborted) {
+    work.catch(() => undefined);
+    return;
+  }
   const over = Promise.withResolvers<void>();
   const end = () => over.resolve();
   signal.addEventListener("abort", end);

@@ -17,6 +17,7 @@ const LETTER_HEADERS: ReadonlySet<string> = new Set([
   "x-orig-timestamp",
   "x-error-code",
   "x-consumer-group",
+  "x-cut",
 ]);
 
 /** Where a page begins. */
@@ -36,7 +37,7 @@ export interface DeadLetter extends LetterPlace {
   readonly id: string | null;
   readonly subject: string | null;
   readonly valueBytes: number;
-  /** The record as it was: key, value, headers. Null where the letter is not one of its topic's. */
+  /** The record as it was: key, value, headers. Null where the letter is not one of its topic's, or does not hold it whole. */
   readonly record: Outgoing | null;
 }
 
@@ -93,7 +94,8 @@ export function letterOf(topic: Topic<unknown>, record: ReadRecord): DeadLetter 
   const headers = headersAsText(record.headers);
   const own = Object.entries(headers).filter(([name]) => !LETTER_HEADERS.has(name));
   const { key, value } = record;
-  const isOfTopic = headers["x-orig-topic"] === topic.name && value !== null;
+  // What is left of a record that was too large for a letter is not the record.
+  const isWhole = headers["x-orig-topic"] === topic.name && value !== null && headers["x-cut"] === undefined;
   return {
     partition: record.partition,
     offset: Number(record.offset),
@@ -108,7 +110,7 @@ export function letterOf(topic: Topic<unknown>, record: ReadRecord): DeadLetter 
     id: headers["ce_id"] ?? null,
     subject: headers["ce_subject"] ?? null,
     valueBytes: value?.length ?? 0,
-    record: isOfTopic
+    record: isWhole
       ? { topic: topic.name, key: key ?? Buffer.alloc(0), value, headers: Object.fromEntries(own) }
       : null,
   };

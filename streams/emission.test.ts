@@ -1,9 +1,13 @@
 import { expect, test } from "vitest";
+import { Refusal } from "../protocol/refusal.ts";
 import type { PushRequested } from "../schemas/values.ts";
 import { pushRequested } from "./catalogue.ts";
 import type { Codec } from "./codec.ts";
 import type { Emit } from "./consumer.ts";
+import { letterOf } from "./dead-letters.ts";
 import { deadLetterRows, emittedRows, type Received } from "./emission.ts";
+import { recordBytesMax, toMessage } from "./outgoing.ts";
+import type { ReadRecord } from "./read-topic.ts";
 
 /** JSON instead of Avro: what a value is encoded as is not the point here. */
 const codec: Codec = {
@@ -85,4 +89,58 @@ test("a dead letter keeps bytes, event headers and trace, says where it came fro
 test("a topic without dead letters has none", () => {
   const refused = { ...received(0, 0), topic: { ...pushRequested, deadLetters: false } };
   expect(deadLetterRows(codec, "g", refused, "undecodable")).toEqual([]);
+});
+
+type Message = Received["message"];
+
+function refusedWith(message: Partial<Message>): Received {
+  const base = received(3, 7);
+  return { ...base, message: { ...base.message, ...message } as Message };
+}
+
+const noise = (bytes: number) => Buffer.alloc(bytes, 0xff);
+
+test.each<[what: string, message: Partial<Message>, cut: string]>([
+  ["a header that is three times as long as text", { headers: { ce_id: "in", big: noise(400_000) } }, "headers"],
+  ["more headers than a letter has room for", { headers: headersOf(60_000) }, "headers"],
+  ["a value that was small while it was compressed", { value: noise(5_000_000) }, "value"],
+  ["a key that was", { key: noise(5_000_000) }, "key"],
+  [
+    "all of it",
+    { key: noise(2_000_000), value: noise(5_000_000), headers: { ce_id: "in", big: noise(2_000_000) } },
+    "headers key value",
+  ],
+])("%s becomes a letter that can be sent, says what it does not hold, and is not put back", (_, message, cut) => {
+  const [letter] = deadLetterRows(codec, "g", refusedWith(message), "undecodable");
+  if (letter === undefined) throw new Error("there is no letter");
+  expect(toMessage(letter).bytes).toBeLessThanOrEqual(recordBytesMax);
+  expect(letter.headers).toMatchObject({ "x-cut": cut, "x-orig-offset": "7", "x-error-code": "undecodable" });
+  const value = (message.value ?? Buffer.from("raw")) as Buffer;
+  expect(value.subarray(0, letter.value.length).equals(letter.value)).toBe(true);
+  if (cut.includes("value")) expect(toMessage(letter).bytes).toBeGreaterThan(recordBytesMax - 20);
+  const headers = Object.fromEntries(Object.entries(letter.headers).map(([name, text]) => [name, Buffer.from(text)]));
+  const read = { ...letter, headers, partition: 1, offset: "3", timestamp: "1" } as unknown as ReadRecord;
+  expect(letterOf(pushRequested, read)).toMatchObject({ code: "undecodable", record: null });
+});
+
+function headersOf(count: number): Record<string, Buffer> {
+  return Object.fromEntries(Array.from({ length: count }, (_, n) => [`name-${n}`, Buffer.from("a value")]));
+}
+
+test("what fits is whole, and nobody else says that it is cut", () => {
+  const message = { value: noise(1_000_000), headers: { "x-cut": Buffer.from("value"), big: noise(10_000) } };
+  const [letter] = deadLetterRows(codec, "g", refusedWith(message), "undecodable");
+  expect(letter?.value).toHaveLength(1_000_000);
+  expect(letter?.headers["x-cut"]).toBeUndefined();
+  expect(letter?.headers["big"]).toHaveLength(10_000);
+});
+
+test("what a record makes a consumer say that no topic takes is the record's fault; a lament of that kind is left out", () => {
+  const cause = received(1, 5);
+  expect(() => emittedRows(codec, "g", [emit(cause, "x".repeat(600_000))], [cause])).toThrow(Refusal);
+  const rows = deadLetterRows(codec, "g", cause, "too-large", () => [
+    emit(cause, "x".repeat(600_000)),
+    emit(cause, "y"),
+  ]);
+  expect(rows.map(({ n }) => n)).toEqual([0, 2]);
 });

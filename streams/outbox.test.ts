@@ -103,6 +103,31 @@ test("leftovers are published with all rows of an input record at once, however 
   expect(outbox.published()).toEqual([{ ...at, from: 0, below: 5 }]);
 });
 
+test("what another owner left and cannot leave is known to wait", async () => {
+  const appends: PromiseWithResolvers<void>[] = [];
+  const outbox = createOutbox({
+    ...{ group: "g", store: { leftovers: async () => [row(1)] }, failpoints: { hit: () => undefined } },
+    publisher: {
+      publish: () => {
+        const append = Promise.withResolvers<void>();
+        appends.push(append);
+        return append.promise;
+      },
+    },
+    patience: createPatience(pino({ level: "silent" }), () => undefined),
+    givenUp: new AbortController().signal,
+    onFatal: (error) => {
+      throw error;
+    },
+  });
+  const leaving = outbox.publishLeftovers(at, new AbortController().signal);
+  await settled();
+  await expect.poll(() => outbox.state().ageSeconds).toBeGreaterThan(0);
+  appends[0]?.resolve();
+  await leaving;
+  expect(outbox.state()).toEqual({ steps: 0, ageSeconds: 0 });
+});
+
 test("rows leave that stand in the table still when Kafka was told, and no others", async () => {
   const said: string[] = [];
   const offsetsOf = (rows: readonly Outgoing[]) => (rows as readonly OutboxRow[]).map(({ inputOffset }) => inputOffset);

@@ -29,6 +29,7 @@ export interface Outbox {
   published(): readonly Published[];
   /** Forgets them: they were deleted. */
   forget(published: readonly Published[]): void;
+  /** Steps of ours that are unpublished, and for how long the oldest, or what another owner left, has been waiting to leave. */
   state(): { readonly steps: number; readonly ageSeconds: number };
 }
 
@@ -61,6 +62,8 @@ export function createOutbox(options: OutboxOptions): Outbox {
   const marks = new Map<string, Published>();
   /** When each unpublished step was committed, oldest first. */
   const unpublished: number[] = [];
+  /** Since when leftovers are on their way; null while none are. */
+  let leftoversSince: number | null = null;
   let last: Promise<void> = Promise.resolve();
   const waiting: (() => void)[] = [];
 
@@ -120,7 +123,10 @@ export function createOutbox(options: OutboxOptions): Outbox {
         const known = [...held, ...rows];
         // All rows of an input record at once: those of the last one may go on in the next page.
         const whole = isEnd ? known : known.filter(({ inputOffset }) => inputOffset < after.inputOffset);
-        await append(whole, until);
+        leftoversSince = Date.now();
+        await append(whole, until).finally(() => {
+          leftoversSince = null;
+        });
         held = known.slice(whole.length);
         if (isEnd) break;
       }
@@ -141,10 +147,10 @@ export function createOutbox(options: OutboxOptions): Outbox {
           marks.set(nameOf(one), { ...now, from: one.below });
       }
     },
-    state: () => ({
-      steps: unpublished.length,
-      ageSeconds: unpublished[0] === undefined ? 0 : (Date.now() - unpublished[0]) / 1_000,
-    }),
+    state() {
+      const oldest = unpublished[0] ?? leftoversSince;
+      return { steps: unpublished.length, ageSeconds: oldest === null ? 0 : (Date.now() - oldest) / 1_000 };
+    },
   };
 }
 

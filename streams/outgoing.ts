@@ -12,14 +12,28 @@ export interface Unplaced {
   readonly bytes: number;
 }
 
+/** The largest topic limit (a dead letter's). A larger record can never be sent: whoever builds one has a bug. */
+export const recordBytesMax = 1_100_000;
+
 /** Length fields, offset and timestamp deltas of a record in the log. */
 const recordOverheadBytes = 32;
 
-export function toMessage({ topic, key, value, headers }: Outgoing): Unplaced {
+export function toMessage(record: Outgoing): Unplaced {
+  const { topic, key, value, headers } = record;
   const message = { key: asBuffer(key), value: asBuffer(value), headers: { ...headers } };
-  let bytes = recordOverheadBytes + message.key.length + message.value.length;
-  for (const [name, text] of Object.entries(headers)) bytes += name.length + Buffer.byteLength(text) + 4;
-  return { topic, message, bytes };
+  return { topic, message, bytes: recordBytes(record) };
+}
+
+/** As it stands in the log; a little more. */
+export function recordBytes({ key, value, headers }: Omit<Outgoing, "topic">): number {
+  return recordOverheadBytes + Buffer.byteLength(key) + value.length + headerBytes(headers);
+}
+
+export function headerBytes(headers: Outgoing["headers"]): number {
+  return Object.entries(headers).reduce(
+    (sum, [name, text]) => sum + Buffer.byteLength(name) + Buffer.byteLength(text) + 4,
+    0,
+  );
 }
 
 /** The partition of a record's key among so many; the message names it from then on, so that no retry moves it. */

@@ -14,7 +14,7 @@ import { createBacklog, type Waiting } from "./backlog.ts";
 import { backoffMs, pause } from "./backoff.ts";
 import type { Appender, Outgoing } from "./consumer.ts";
 import type { KafkaDoor } from "./kafka.ts";
-import { placeIn, toMessage } from "./outgoing.ts";
+import { placeIn, recordBytesMax, toMessage } from "./outgoing.ts";
 import { openProducerSession, type Placed, type ProducerSession } from "./producer-session.ts";
 
 export interface ProducerOptions {
@@ -56,8 +56,6 @@ const defaults = {
   backlogRecordsMax: 50_000,
 };
 
-/** The largest topic limit (a dead letter's). A larger record can never be sent: whoever builds one has a bug. */
-const recordBytesMax = 1_100_000;
 const deadlineCheckMs = 100;
 
 interface Call {

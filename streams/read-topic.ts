@@ -5,7 +5,7 @@
 import { randomUUID } from "node:crypto";
 import type { Consumer, KafkaMessage } from "kafkajs";
 import { Unavailable } from "../protocol/refusal.ts";
-import { aborted, unlessAborted } from "./backoff.ts";
+import { aborted } from "./backoff.ts";
 import type { KafkaDoor } from "./kafka.ts";
 
 export type ReadRecord = KafkaMessage & { readonly partition: number };
@@ -60,11 +60,12 @@ export async function readSpans(
   const startOf = (partition: number) => spans.get(partition)?.start ?? 0;
   const missing = new Map(Array.from(spans, ([partition, { end }]) => [partition, end]));
   const groupId = `${reader}-${randomUUID()}`;
-  const consumer = kafka.client.consumer({ groupId, maxWaitTimeInMs: 100, allowAutoTopicCreation: false });
+  // Started again by itself, it would read on with nobody left to end it.
+  const retry = { retries: 5, restartOnFailure: async () => false };
+  const consumer = kafka.client.consumer({ groupId, maxWaitTimeInMs: 100, allowAutoTopicCreation: false, retry });
   try {
     await connect(consumer, topic);
-    const done = run(consumer, topic, { missing, startOf, handle });
-    await (signal === undefined ? done : unlessAborted(done, signal));
+    if (!signal?.aborted) await run(consumer, topic, { missing, startOf, handle }, signal);
     if (signal?.aborted) throw new Unavailable("kafka");
   } finally {
     await consumer.disconnect();
@@ -89,7 +90,13 @@ interface Reading {
   readonly handle: (records: readonly ReadRecord[]) => Promise<void>;
 }
 
-async function run(consumer: Consumer, topic: string, { missing, startOf, handle }: Reading): Promise<void> {
+/** Resolves when everything is read, and some time after the signal is aborted. */
+async function run(
+  consumer: Consumer,
+  topic: string,
+  { missing, startOf, handle }: Reading,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const over = new AbortController();
   const failures: unknown[] = [];
   const fail = (error: unknown) => {
@@ -105,6 +112,7 @@ async function run(consumer: Consumer, topic: string, { missing, startOf, handle
   consumer.on(consumer.events.END_BATCH_PROCESS, ({ payload }) => {
     if (payload.batchSize === 0) readUpTo(payload.partition, payload.lastOffset);
   });
+  // Whatever the signal says: kafkajs does not end a consumer that is joining its group, and that one would then go on for ever.
   await consumer.run({
     autoCommit: false,
     eachBatch: async ({ batch }) => {
@@ -125,6 +133,6 @@ async function run(consumer: Consumer, topic: string, { missing, startOf, handle
   for (const partition of missing.keys()) {
     if (startOf(partition) > 0) consumer.seek({ topic, partition, offset: String(startOf(partition)) });
   }
-  await aborted(over.signal);
+  await aborted(signal === undefined ? over.signal : AbortSignal.any([over.signal, signal]));
   if (failures.length > 0) throw failures[0];
 }

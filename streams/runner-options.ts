@@ -78,7 +78,10 @@ export interface RunnerMetrics {
 export interface Timing {
   /** How often positions of idle partitions are read again: what another owner left is found within this. */
   readonly idleCheckMs: number;
-  /** Lag without progress for this long, and the Kafka consumer is built anew; once more, and the process ends. */
+  /**
+   * Lag without progress for this long while no server is away, and the Kafka consumer is built anew; once more, and the process ends. Longer than it takes until a server
+   * that does not answer is found to be away (30 s of Kafka's and of PostgreSQL's, and the wait for a connection), or each freeze would be taken for a stall.
+   */
   readonly stallMs: number;
   /** Offset commits, deletion of published rows, the watchdog's look. */
   readonly tickMs: number;
@@ -95,7 +98,7 @@ export interface Timing {
 
 export const usualTiming: Timing = {
   idleCheckMs: 30_000,
-  stallMs: 30_000,
+  stallMs: 60_000,
   tickMs: 1_000,
   lagMs: 10_000,
   drainMs: 5_000,

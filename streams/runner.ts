@@ -64,6 +64,9 @@ interface Assignment {
 /** A close that takes longer is left to itself: the coordinator will miss the member soon enough. */
 const closeMsMax = 10_000;
 
+/** A record that waits for its time is looked at again after this: by then the clock may have been set. Sooner would only cost fetches, later be felt. */
+const holdMsMax = 10_000;
+
 /** The same at the end of the process, twice: with what comes before them it has to end within 20 s (bin/service.ts). */
 const lastCloseMsMax = 4_000;
 
@@ -117,9 +120,13 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
   });
   const upkeep = startUpkeep({
     ...{ group, store, outbox, ownership, commits, timing, metrics, log, check, onStall },
+    topics: Array.from(topics.keys()),
     owned: () => (assignment?.owned == null ? null : Array.from(assignment.owned.values())),
     note: ownership.note,
-    heldUp: () => patience.waiting || outbox.state().ageSeconds * 1_000 > timing.tickMs,
+    heldUpAt: () => (outbox.state().ageSeconds * 1_000 > timing.tickMs ? performance.now() : patience.awayAt),
+    onRest: () => {
+      stalls = 0;
+    },
   });
   build();
 
@@ -218,7 +225,8 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
 
     const from = owned.position;
     const values = batch.messages.map(({ value }) => value);
-    if (codec.learn(values) !== null) await patience.persist(async () => codec.learn(values), eitherOf(lost));
+    const learning = codec.learn(values);
+    if (learning !== null) await learned(values, learning, eitherOf(lost));
     const records = batch.messages.map((message) => receive(consumer, codec, topic, batch.partition, message));
     const { count, nextAt } = splitDue(consumer, records, Date.now());
     const to = nextAt === null ? batch.nextOffset : (records[count]?.offset ?? from);
@@ -230,7 +238,17 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
     return false;
   }
 
-  /** Not fetched until its next record is due. What is resumed for another reason before comes here again. */
+  /** `asked`: the first attempt, which is under way; a second one beside it would leave its failure to nobody. */
+  function learned(values: readonly (Uint8Array | null)[], asked: Promise<void>, until: AbortSignal): Promise<void> {
+    let attempt: Promise<void> | null = asked;
+    return patience.persist(async () => {
+      const answer = attempt ?? codec.learn(values);
+      attempt = null;
+      await answer;
+    }, until);
+  }
+
+  /** Not fetched until its next record is due, or for a while. What is resumed before it is due comes here again. */
   function hold(owned: Owned, until: number): void {
     owned.heldUntil = until;
     fetching.pause(owned);
@@ -241,7 +259,7 @@ function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<
         // Of a later assignment it is resumed, or stands, for reasons of its own.
         if (assignment?.owned?.get(partitionName(owned)) === owned && !owned.stopped) fetching.resume(owned);
       },
-      Math.max(0, until - Date.now()),
+      Math.min(holdMsMax, Math.max(0, until - Date.now())),
     );
     holds.add(timer);
   }

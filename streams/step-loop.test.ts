@@ -263,6 +263,24 @@ test("a group makes dead letters of just the topics whose it shall make; other b
   ]);
 });
 
+test("a record of which no topic would take what it makes a consumer say is a dead letter, and its company is applied", async () => {
+  const [own = []] = logOf(1, 8, new Set());
+  const large: StepConsumer<PushRequested, (offsets: string[]) => void> = {
+    ...usual,
+    step: async (batch, tx) => {
+      const emits = await usual.step(batch, tx);
+      return emits.map((one) => (one.cause.offset === 5 ? { ...one, subject: "x".repeat(2_000_000) } : one));
+    },
+  };
+  const world = new World([own], ["away"], ["away"]);
+  expect(await consume(world, 4, large)).toEqual([]);
+  expect(world.applied).toEqual(own.flatMap(({ offset }) => (offset === 5 ? [] : [`0:${offset}`])));
+  const letters = world.published.filter(({ topic }) => topic !== pushRequested.name);
+  expect(new Set(letters.map(({ headers }) => `${headers["x-orig-offset"]} ${headers["x-error-code"]}`))).toEqual(
+    new Set(["5 too-large"]),
+  );
+});
+
 test("what is kept of dead letters is written in the transaction that passes them, once, whatever fails", async () => {
   const kept: StepConsumer<PushRequested, (offsets: string[]) => void> = {
     ...usual,

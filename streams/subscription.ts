@@ -85,6 +85,7 @@ export async function subscribe(
     minBytes: pace.bytesMin,
     maxWaitTimeInMs: pace.waitMsMax,
   });
+  let running: Promise<void>;
   try {
     const { topics: described } = await kafka.ask((admin) => admin.fetchTopicMetadata({ topics: [...topics] }));
     const partitionCount = described.reduce((sum, { partitions }) => sum + partitions.length, 0);
@@ -92,7 +93,7 @@ export async function subscribe(
     await consumer.subscribe({ topics: [...topics], fromBeginning: true });
     listen(consumer, events);
     // Resolves when the group was joined or the consumer has crashed, so it is not waited for.
-    consumer
+    running = consumer
       .run({
         autoCommit: false,
         eachBatchAutoResolve: false,
@@ -104,7 +105,7 @@ export async function subscribe(
     await consumer.disconnect().catch(() => undefined);
     throw new Unavailable("kafka", error);
   }
-  return over(consumer);
+  return over(consumer, running);
 }
 
 function listen(consumer: Consumer, events: SubscriptionEvents): void {
@@ -147,7 +148,8 @@ async function handle(payload: EachBatchPayload, events: SubscriptionEvents): Pr
   if (reason !== null) throw (reason as { readonly error: unknown }).error;
 }
 
-function over(consumer: Consumer): Subscription {
+/** `joined` resolves when the consumer has joined its group or has crashed. */
+function over(consumer: Consumer, joined: Promise<void>): Subscription {
   const paused = new Set<string>();
   let isOver = false;
   consumer.on(consumer.events.STOP, () => {
@@ -186,6 +188,10 @@ function over(consumer: Consumer): Subscription {
       }
       if (!isCommitted) throw new Unavailable("kafka");
     },
-    close: () => consumer.disconnect().catch(() => undefined),
+    close: async () => {
+      // kafkajs does not end a consumer that is joining: it would keep its partitions from everybody for ever.
+      await joined;
+      await consumer.disconnect().catch(() => undefined);
+    },
   };
 }

@@ -6,6 +6,7 @@ import type pino from "pino";
 import { Unavailable } from "../protocol/refusal.ts";
 import type { Commits } from "./commits.ts";
 import type { PartitionId, StepStore } from "./consumer.ts";
+import type { LogRange } from "./log-range.ts";
 import type { Outbox } from "./outbox.ts";
 import type { Owned, Ownership } from "./ownership.ts";
 import { partitionName } from "./partition.ts";
@@ -20,6 +21,8 @@ export interface PartitionLag extends PartitionId {
 
 export interface UpkeepOptions {
   readonly group: string;
+  /** All that the group reads. */
+  readonly topics: readonly string[];
   readonly store: Pick<StepStore<never>, "deletePublished">;
   readonly outbox: Outbox;
   readonly ownership: Pick<Ownership, "ranges">;
@@ -31,10 +34,12 @@ export interface UpkeepOptions {
   readonly commits: Pick<Commits, "commit">;
   /** Stands beside committed offsets. */
   note(): string | undefined;
-  /** Is the runner held up by something it knows of? Then it is not stalled. */
-  heldUp(): boolean;
+  /** When the runner was last held up by something it knows of, as `performance.now()` tells it. */
+  heldUpAt(): number;
   check(): Promise<void>;
   onStall(): void;
+  /** Nothing waits to be read. */
+  onRest(): void;
 }
 
 export interface Upkeep {
@@ -47,6 +52,7 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
   const { group, store, outbox, ownership, timing, commits, metrics, log } = options;
   let lags: readonly PartitionLag[] = [];
   let assignedAt = performance.now();
+  let excusedAt = 0;
   const timers = [
     every(timing.tickMs, async () => {
       const { steps, ageSeconds } = outbox.state();
@@ -94,16 +100,40 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
     await commits.commit(offsets, options.note());
   }
 
+  /**
+   * From when on it counts that nothing comes. Each failure to reach a server sets it back, and no more than that: as long as servers are away nobody stands still, and
+   * when they are back there is as much time to go on as ever. But whoever has failed once, is at it again and gets no answer any more is no excuse for ever: an attempt that
+   * a server owes an answer ends sooner than a stall begins (`Timing.stallMs`), so what hangs for longer hangs by our own doing.
+   */
+  function countedFrom(): number {
+    return Math.max(excusedAt, options.heldUpAt());
+  }
+
+  function stall(): void {
+    // What is built anew has its time.
+    excusedAt = performance.now();
+    options.onStall();
+  }
+
+  async function rangesNow(): Promise<ReadonlyMap<string, LogRange>> {
+    try {
+      return await ownership.ranges(options.topics);
+    } catch (error) {
+      excusedAt = performance.now();
+      throw error;
+    }
+  }
+
   async function look(): Promise<void> {
+    const ranges = await rangesNow();
     const owned = options.owned();
     const now = performance.now();
     if (owned === null) {
       // Joining a group takes seconds; one that is never joined is a stall as well.
-      if (now - assignedAt > 2 * timing.stallMs && !options.heldUp()) options.onStall();
+      if (now - Math.max(assignedAt, countedFrom()) > 2 * timing.stallMs) stall();
       return;
     }
     assignedAt = now;
-    const ranges = await ownership.ranges(owned.map(({ topic }) => topic));
     // What another member has now is for that one to report.
     const gone = lags.filter((one) => !owned.some((other) => partitionName(other) === partitionName(one)));
     for (const { topic, partition } of gone) metrics.lag(group, topic, partition, 0);
@@ -117,11 +147,10 @@ export function startUpkeep(options: UpkeepOptions): Upkeep {
     });
     metrics.gaps(group, owned.filter(({ stopped }) => stopped === "gap" || stopped === "cut").length);
     metrics.restored(group, owned.filter(({ stopped }) => stopped === "restored").length);
-    const stands = owned.some(
-      ({ stopped, progressAt }, index) =>
-        stopped === null && (lags[index]?.records ?? 0) > 0 && now - progressAt > timing.stallMs,
-    );
-    if (stands && !options.heldUp()) options.onStall();
+    const behind = owned.filter(({ stopped }, index) => stopped === null && (lags[index]?.records ?? 0) > 0);
+    if (behind.length === 0) options.onRest();
+    const from = countedFrom();
+    if (behind.some(({ progressAt }) => now - Math.max(progressAt, from) > timing.stallMs)) stall();
   }
 
   return {

@@ -199,7 +199,7 @@ export const replayedAnswer = z
   .strictObject({
     count: count.describe("Letters that are back in their topic, or would be"),
     skipped: count.describe(
-      "Letters that do not say that they come from there, and messages more than 7 days old: they stay",
+      "Letters that do not say that they come from there, or do not hold their record whole, and messages more than 7 days old: they stay",
     ),
     cursor: place.optional().describe("There are more: `after` of the next call"),
     dry_run: z.boolean(),

@@ -62,7 +62,7 @@ export async function listDeadLetters(
 
 export interface Replayed {
   readonly count: number;
-  /** Letters that are not of this topic's making, and those whose message is too old by now: they are not put back. */
+  /** Letters that are not of this topic's making, that were cut, and those whose message is too old by now: they are not put back. */
   readonly skipped: number;
   readonly next: LetterPlace | null;
 }

@@ -6,7 +6,7 @@
  *         message.set-aside.v1 and message.retried.v1: once per message and ce_id, in the order of the reports, delivered before acknowledged. Of a range that is long the rest, to itself;
  *         push.requested.v1 for who has something to come for again.
  * Keeps   a message's times and outcome; deletes the mailbox row at its end, counts what ended.
- * Refuses records under another key than their recipient. An item that is not there changes nothing.
+ * Refuses records under another key than their recipient, and such of times that are none or of ids that are nobody's. An item that is not there changes nothing.
  *
  * So in a database that was put back from a backup it stands, until queuing has put back what was answered since.
  */

@@ -4,7 +4,9 @@
  * The first delivery and the first end of an item win; what is reported after its end counts for nothing, and so does that a delivered item could not
  * be announced. What is tried again stands apart: it takes marks that stood before it, and none that come behind.
  */
+import { isAgentId } from "../../protocol/identity.ts";
 import { Refusal } from "../../protocol/refusal.ts";
+import { isTimestamp } from "../../protocol/timestamp.ts";
 import type { Door, MessageReceipt, ReceiptItem } from "../../schemas/values.ts";
 import type { Change, End } from "../../store/acks.ts";
 import type { Inbound } from "../../streams/consumer.ts";
@@ -29,6 +31,13 @@ export interface Report extends Change {
 export function checkReceipt({ key, value }: Inbound<MessageReceipt>): void {
   if (key !== value.recipientId) throw new Refusal("item-mismatch");
   if (Math.max(value.items.length, value.retried?.length ?? 0) > RECEIPT_ITEMS_MAX) throw new Refusal("too-many");
+  const { recipientId, items, retried, undeliverable } = value;
+  const reports = [...items, ...(retried ?? [])];
+  const isSound =
+    isAgentId(recipientId) &&
+    reports.every(({ senderId, at }) => isAgentId(senderId) && isTimestamp(at)) &&
+    (!undeliverable || isTimestamp(undeliverable.at));
+  if (!isSound) throw new Refusal("malformed");
 }
 
 /** An item that is tried again, and the record that says so. */

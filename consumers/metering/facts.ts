@@ -1,7 +1,9 @@
 /**
  * What a record says that is to be counted. Pure.
  */
+import { isAgentId } from "../../protocol/identity.ts";
 import { Refusal } from "../../protocol/refusal.ts";
+import { isTimestamp } from "../../protocol/timestamp.ts";
 import type { MessageAcknowledged, MessageDiscarded, MessageQueued } from "../../schemas/values.ts";
 import type { Inbound } from "../../streams/consumer.ts";
 
@@ -26,8 +28,9 @@ export function checkMetered({ key, value }: Inbound<Metered>): void {
   if (key !== value.recipientId) throw new Refusal("item-mismatch");
   const fact = factOf(value);
   if (fact === null) return;
-  const isSound = isCount(fact.seq) && fact.seq > 0 && isCount(fact.size) && isCount(fact.at);
-  if (!isSound) throw new Refusal("malformed");
+  const isSound = isCount(fact.seq) && fact.seq > 0 && isCount(fact.size) && isTimestamp(fact.at);
+  // An id of some thousand bytes goes into no index: its step would fail for ever.
+  if (!isSound || !isAgentId(fact.senderId) || !isAgentId(fact.recipientId)) throw new Refusal("malformed");
 }
 
 /** In their order. What was never stored is nobody's use. */

@@ -231,3 +231,19 @@ test("ranges hold what was added, in order and never touching, and say once what
     }),
   );
 });
+
+test("what is of nobody, or of a time that is none, is refused: no index and no hour takes it", () => {
+  const at = 8_640_000_000_000_001;
+  const long = sampleAgentId().repeat(70);
+  expect(() => checkMetered(queuedRecord(placed(1)))).not.toThrow();
+  const wrong = [
+    queuedRecord(placed(1, { senderId: long })),
+    queuedRecord(placed(1, { recipientId: long })),
+    queuedRecord(placed(1, { queuedAt: noon })),
+    acknowledgedRecord(placed(1), at),
+    discardedRecord(placed(1), at),
+  ].map((record, n) => (n === 2 ? { ...record, value: { ...record.value, queuedAt: at } as Metered } : record));
+  for (const record of wrong) expect(() => checkMetered(record)).toThrow("malformed");
+  // Of what was never stored nothing is counted.
+  expect(() => checkMetered(discardedRecord(placed(1), at, false))).not.toThrow();
+});

@@ -1,6 +1,8 @@
 /**
  * News as gateways get it: what became of messages, prekeys that run low, requests of contacts, and mailboxes that must be read from their start again. Pure.
  */
+import { Refusal } from "../../protocol/refusal.ts";
+import { isTimestamp } from "../../protocol/timestamp.ts";
 import type {
   AgentChanged,
   MessageAcknowledged,
@@ -19,6 +21,12 @@ type Fate = MessageDelivered | MessageAcknowledged | MessageDiscarded | MessageU
 export type News = Fate | MessageRetried | PrekeyLow | AgentChanged;
 
 type Entry = NoticeEntry | ReceiptEntry | ReconnectEntry;
+
+/** @throws Refusal */
+export function checkNews({ value }: Inbound<News>): void {
+  const entry = entryOf(value);
+  if (entry.type === "receipt" && !isTimestamp(entry.at)) throw new Refusal("malformed");
+}
 
 /**
  * Whom it concerns: a message's sender, whose prekeys they are, whom an agent asks or has accepted as a contact, or who could not see an item and now can. Null when the service itself sees to them, and for other bytes under a used id: told as

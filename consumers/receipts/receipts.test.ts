@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { Unavailable } from "../../protocol/refusal.ts";
+import { Refusal, Unavailable } from "../../protocol/refusal.ts";
 import type {
   AgentChanged,
   Custody,
@@ -222,4 +222,25 @@ test("each delivery is measured from the append of its message, an acknowledgeme
   ];
   await tell(batch, {});
   expect(latencies).toEqual([0.25]);
+});
+
+test("news of a time that is none is refused, whatever it is of", () => {
+  const at = 8_640_000_000_000_001;
+  const right: readonly Inbound<News>[] = [
+    record(messageDelivered, delivered("anna")),
+    record(messageAcknowledged, acknowledged("anna")),
+    record(messageDiscarded, discarded("anna", "evicted", null)),
+    record(messageUndeliverable, undeliverable("anna")),
+    record(messageRetried, retried("anna", true)),
+    record(prekeyLow, low("anna")),
+  ];
+  const { check } = receipts({} as never);
+  for (const one of right) expect(() => check?.(one)).not.toThrow();
+  const wrong: readonly Inbound<News>[] = [
+    record(messageDelivered, { ...delivered("anna"), deliveredAt: at }),
+    record(messageAcknowledged, { ...acknowledged("anna"), acknowledgedAt: -1 }),
+    record(messageDiscarded, { ...discarded("anna", "evicted", null), discardedAt: at }),
+    record(messageUndeliverable, { ...undeliverable("anna"), undeliverableAt: at }),
+  ];
+  for (const one of wrong) expect(() => check?.(one)).toThrow(Refusal);
 });

@@ -5,7 +5,7 @@
  * Reads   message.delivered.v1, .acknowledged.v1, .discarded.v1, .undeliverable.v1, .retried.v1, prekey.low.v1, agent.changed.v1: at least once.
  * Writes  handovers in Redis: hints. A sender who is not connected, or was told nothing, asks for the status; an owner, for its counts; who was asked, for what is pending.
  * Keeps   nothing.
- * Refuses nothing.
+ * Refuses news of a time that is none: no gateway could tell it.
  */
 import type { HandoverDoor } from "../../store/handover.ts";
 import type { PresenceDoor } from "../../store/presence.ts";
@@ -20,7 +20,7 @@ import {
   prekeyLow,
 } from "../../streams/catalogue.ts";
 import type { PlainConsumer } from "../../streams/consumer.ts";
-import { addresseeOf, deliverySeconds, entriesByGateway, type News } from "./entries.ts";
+import { addresseeOf, checkNews, deliverySeconds, entriesByGateway, type News } from "./entries.ts";
 
 export interface ReceiptsDeps {
   readonly presence: Pick<PresenceDoor, "lookup">;
@@ -43,6 +43,7 @@ export function receipts({ presence, handover, observeDelivery }: ReceiptsDeps):
     ],
     // Nobody waits for a receipt; woken for each, this consumer would cost as much as the rest of the path.
     pace: { bytesMin: 64 * 1024, waitMsMax: 250 },
+    check: checkNews,
     react: async (batch) => {
       for (const seconds of deliverySeconds(batch)) observeDelivery(seconds);
       const addressees = [...new Set(batch.flatMap(({ value }) => addresseeOf(value) ?? []))];

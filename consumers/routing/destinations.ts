@@ -1,6 +1,9 @@
 /**
  * Where stored items go. Pure.
  */
+import { isAgentId } from "../../protocol/identity.ts";
+import { Refusal } from "../../protocol/refusal.ts";
+import { isTimestamp } from "../../protocol/timestamp.ts";
 import type { MessageQueued, PushRequested } from "../../schemas/values.ts";
 import type { ItemEntry } from "../../store/handover.ts";
 import type { AgentPresence, Presence } from "../../store/presence.ts";
@@ -9,6 +12,11 @@ import type { Emit, Inbound } from "../../streams/consumer.ts";
 
 type Queued = Inbound<MessageQueued>;
 type Stored = Pick<Queued, "value">;
+
+/** @throws Refusal */
+export function checkQueued({ value: { senderId, recipientId, queuedAt } }: Queued): void {
+  if (!isAgentId(senderId) || !isAgentId(recipientId) || !isTimestamp(queuedAt)) throw new Refusal("malformed");
+}
 
 export interface Destinations<Item extends Stored> {
   /** In order for each recipient. */

@@ -1,10 +1,11 @@
 import { expect, test } from "vitest";
-import { Unavailable } from "../../protocol/refusal.ts";
+import { Refusal, Unavailable } from "../../protocol/refusal.ts";
 import type { MessageQueued } from "../../schemas/values.ts";
 import type { HandoverEntry } from "../../store/handover.ts";
 import type { AgentPresence, Presence } from "../../store/presence.ts";
 import { messageQueued } from "../../streams/catalogue.ts";
 import type { Inbound } from "../../streams/consumer.ts";
+import { sampleAgentId } from "../../tests/messaging.ts";
 import { routing } from "./routing.ts";
 
 function queued(offset: number, recipientId: string, seq: number): Inbound<MessageQueued> {
@@ -118,4 +119,16 @@ test("while Redis is away nothing is handed over and nobody is woken", async () 
     counted: { online: 0, offline: 2, unknown: 2 },
     pushes: [{ recipientId: "ben" }, { recipientId: "cleo" }],
   });
+});
+
+test("an item of a time that is none, or of nobody, is refused: no push could be asked for because of it", () => {
+  const right = queued(1, sampleAgentId(), 1);
+  const item = (fields: Partial<MessageQueued>) => ({
+    ...right,
+    value: { ...right.value, senderId: sampleAgentId(), ...fields },
+  });
+  const { check } = routing({} as never);
+  expect(() => check?.(item({}))).not.toThrow();
+  const wrong = [{ queuedAt: 9e15 }, { queuedAt: -1 }, { recipientId: "x".repeat(3_000) }, { senderId: "sender" }];
+  for (const fields of wrong) expect(() => check?.(item(fields))).toThrow(Refusal);
 });

@@ -5,7 +5,7 @@
  * Writes  handovers in Redis (hints; what gets lost there is in the mailbox); push.requested.v1 at least once per recipient and batch,
  *         after ending presences at gateways that nobody listens for: push would believe them. A gateway that lives takes them again.
  * Keeps   nothing.
- * Refuses nothing.
+ * Refuses items of which it could not ask for a push: a time that is none, an id that is nobody's.
  *
  * While Redis is away nobody knows who is connected: gateways then read the mailboxes four times a second, and a push for
  * everybody would wake the connected too. So nothing is handed over and nothing requested (docs/decisions/0007).
@@ -16,7 +16,7 @@ import type { PresenceDoor } from "../../store/presence.ts";
 import { unlessAway } from "../../store/redis.ts";
 import { messageQueued } from "../../streams/catalogue.ts";
 import type { Inbound, PlainConsumer } from "../../streams/consumer.ts";
-import { itemEntry, presencesOf, pushRequests, sortByGateway } from "./destinations.ts";
+import { checkQueued, itemEntry, presencesOf, pushRequests, sortByGateway } from "./destinations.ts";
 import type { Shortcut } from "./shortcut.ts";
 
 export interface RoutingDeps {
@@ -36,6 +36,7 @@ export function routing({ presence, handover, count, shortcut }: RoutingDeps): P
     name: "routing",
     reads: [messageQueued],
     ...(shortcut === undefined ? {} : { pace: pacedByShortcut }),
+    check: checkQueued,
     react: async (whole) => {
       const batch = shortcut === undefined ? whole : whole.filter(({ value }) => !shortcut.took(value));
       if (batch.length === 0) return [];

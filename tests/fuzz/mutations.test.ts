@@ -43,3 +43,8 @@ test("what had no input is a finding", () => {
   tally.put("GET /b", 2);
   expect(tally.report()).toMatchObject({ inputs: 3, findings: [] });
 });
+
+test("odd times are tried that Avro takes and no calendar does", () => {
+  const made = many(6, (chance) => (oddValue({ at: 1 }, chance, []) as { at: number }).at);
+  expect(made.some((at) => at > 8.64e15 && at < Number.MAX_SAFE_INTEGER)).toBe(true);
+});

@@ -3,7 +3,11 @@ import type { Chance } from "../../sdk/chance.ts";
 
 /** Places at which lengths, counts and signs are decided. */
 const ODD_BYTES = [0x00, 0x01, 0x7f, 0x80, 0xfe, 0xff];
-const ODD_NUMBERS = [0, 1, -1, 2 ** 31, -(2 ** 31), 2 ** 32 - 1, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER];
+const ODD_NUMBERS = [
+  ...[0, 1, -1, 2 ** 31, -(2 ** 31), 2 ** 32 - 1, Number.MAX_SAFE_INTEGER, Number.MIN_SAFE_INTEGER],
+  // Larger than any time of a `Date`, and than any that has four digits for its year; the last is the largest that Avro takes here.
+  ...[253_402_300_800_000, 8_640_000_000_000_001, 9_000_000_000_000_000, Number.MAX_SAFE_INTEGER - 1],
+];
 const ODD_TEXTS = [
   "",
   "\0",

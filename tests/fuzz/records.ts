@@ -26,6 +26,8 @@ const BATCHES_MIN = 2;
 const PARTITIONS = 8;
 /** The backlog of a run, on a busy machine. */
 const READ_MS_MAX = 300_000;
+/** PostgreSQL takes 2,704 bytes into a row of an index. */
+const ID_BYTES_LONG = 2_250;
 const ODD_IDS = [0, 0x7fff_fff0, 0xffff_ffff, 1];
 
 /** Of those that leave some to others: whose dead letters they make. */
@@ -123,6 +125,8 @@ export class RecordFuzzer {
   #make(topic: Topic<unknown>, sample: unknown) {
     const ceId = `fuzz-${topic.name}-${this.#made++}`;
     const ids = [...this.#stage.callers.map(({ me }) => me.agentId), this.#stage.recipientId];
+    // Too long for an index, and of no use to a compressor; as the key, too, so that key and value may agree.
+    ids.push(this.#chance.bytes(ID_BYTES_LONG).toString("base64url"));
     const key = this.#chance.choose([...ids, "", "x"]);
     return { ceId, key, value: this.#valueOf(topic, sample, ids) };
   }

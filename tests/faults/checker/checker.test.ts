@@ -252,23 +252,28 @@ test.each([
   ["agent", 1],
   ["server", 0],
 ])(
-  "a delivery that was told with its answer, behind the report of a later one: custody %s, findings %i",
+  "a delivery that was told with its answer, behind the report of a later one, to a recipient of custody %s: findings %i",
   (custody, findings) => {
     const delivered = recorded.log.filter(({ topic }) => topic === "message.delivered.v1");
     const answerOf = ({ item }: LogRecord) =>
       recorded.log.find((one) => one.topic === "message.acknowledged.v1" && one.item?.messageId === item?.messageId)
         ?.item;
+    const isSaidBy = (agentId: string | undefined) => (one: LogRecord) =>
+      one.topic === "message.queued.v1" && one.item?.senderId === agentId;
     const isReported = (record: LogRecord) => answerOf(record)?.acknowledgedAt !== record.item?.deliveredAt;
     const pairs = delivered.filter(isReported).flatMap((first) => {
       const next = delivered.find(({ partition, offset, item }) => {
         const isNext = partition === first.partition && offset > first.offset;
         return isNext && item?.senderId === first.item?.senderId && item?.sessionId === first.item?.sessionId;
       });
-      return next !== undefined && isReported(next) ? [[first, next] as const] : [];
+      const isSender = recorded.log.some(isSaidBy(first.item?.recipientId));
+      return next !== undefined && isReported(next) && isSender ? [[first, next] as const] : [];
     });
     const [first, next] = pairs[0] ?? [];
-    if (first?.item == null || next === undefined) throw new Error("the history has no two reports of a session");
-    const { messageId } = first.item;
+    if (first?.item == null || next === undefined) throw new Error("the history has no two reports of such a session");
+    const { recipientId, senderId } = first.item;
+    const own = isSaidBy(recipientId);
+    const other = isSaidBy(senderId);
     const late = {
       ...first,
       offset: next.offset,
@@ -278,8 +283,9 @@ test.each([
       all.map((one) => {
         if (one === first) return late;
         if (one === next) return { ...next, offset: first.offset };
-        const isItsPlace = one.topic === "message.queued.v1" && one.item?.messageId === messageId;
-        return isItsPlace && one.item !== null ? { ...one, item: { ...one.item, custody } } : one;
+        // What the sender's custody is says nothing of the recipient.
+        if (one.item !== null && other(one)) return { ...one, item: { ...one.item, custody: "server" } };
+        return one.item !== null && own(one) ? { ...one, item: { ...one.item, custody } } : one;
       }),
     );
     expect(check(history).findings.reordered).toHaveLength(findings);

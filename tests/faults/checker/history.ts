@@ -71,7 +71,7 @@ export interface AuditEntry {
 export interface LogItem {
   /** `message`, `retry`, `rekey`, `repair`; a message where the topic knows no other. */
   readonly kind: string;
-  /** Of the recipient, where the topic tells it: `agent`, `server`. Histories that were kept before it was read have none. */
+  /** Of the sender, where the topic tells it: `agent`, `server`. Histories that were kept before it was read have none. */
   readonly custody?: string | null;
   readonly messageId: string;
   readonly senderId: string;

@@ -20,6 +20,8 @@ export interface Indexed {
   readonly receiptsByLabel: ReadonlyMap<string, readonly Operation[]>;
   /** Acknowledgements that were taken, by `messageName`. */
   readonly acknowledged: ReadonlyMap<string, Operation>;
+  /** Agents of server custody, as the log says of those who send: all of the load's do. */
+  readonly held: ReadonlySet<string>;
 }
 
 export function indexed(history: History): Indexed {
@@ -45,6 +47,11 @@ export function indexed(history: History): Indexed {
     receipts: grouped(withId(receipts), nameOf),
     receiptsByLabel: grouped(withLabel(receipts), labelName),
     acknowledged: new Map(answers.map((operation) => [nameOf(operation), operation])),
+    held: new Set(
+      (byTopic.get("message.queued.v1") ?? []).flatMap(({ item: { custody, senderId } }) =>
+        custody === "server" ? [senderId] : [],
+      ),
+    ),
   };
 }
 

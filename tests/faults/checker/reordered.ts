@@ -41,7 +41,7 @@ function deliveries(index: Indexed): readonly string[] {
       const before: ItemRecord | null = reported;
       const isLate = before !== null && (record.item.seq ?? 0) <= (before.item.seq ?? 0);
       if (!isLate && !isImplied(index, record)) reported = record;
-      return before !== null && isLate && !(isImplied(index, record) && isHeld(index, record))
+      return before !== null && isLate && !(isImplied(index, record) && index.held.has(record.item.recipientId))
         ? [`session ${session}: ${placeOf(record)} comes behind ${placeOf(before)}, its seq before`]
         : [];
     });
@@ -53,11 +53,6 @@ export function isImplied(index: Indexed, { item }: ItemRecord): boolean {
   return index
     .of("message.acknowledged.v1", nameOf(item))
     .some((answer) => answer.item.acknowledgedAt === item.deliveredAt);
-}
-
-/** Its recipient opens its mailbox page by page: the service holds its keys. */
-function isHeld(index: Indexed, { item }: ItemRecord): boolean {
-  return index.of("message.queued.v1", nameOf(item))[0]?.item.custody === "server";
 }
 
 /** Messages whose delivery was told only with their answer. */

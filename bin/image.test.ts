@@ -14,9 +14,11 @@ function loadedBy(file: string, found = new Set<string>()): ReadonlySet<string> 
   if (found.has(file)) return found;
   found.add(file);
   const text = readFileSync(path.join(root, file), "utf8");
+  const load = (specifier: string) => loadedBy(path.join(path.dirname(file), specifier), found);
   for (const [, isType, specifier = ""] of text.matchAll(/^(?:import|export) (type )?[^;]*?from "(\.[^"]+)";$/gms)) {
-    if (isType === undefined) loadedBy(path.join(path.dirname(file), specifier), found);
+    if (isType === undefined) load(specifier);
   }
+  for (const [, specifier = ""] of text.matchAll(/\bimport\("(\.[^"]+)"\)/g)) load(specifier);
   return found;
 }
 

@@ -67,7 +67,7 @@ const closeMsMax = 10_000;
 /** A record that waits for its time is looked at again after this: by then the clock may have been set. Sooner would only cost fetches, later be felt. */
 const holdMsMax = 10_000;
 
-/** The same at the end of the process, twice: with what comes before them it has to end within 20 s (bin/service.ts). */
+/** The same at the end of the process, twice: with what comes before them it has to end within 20 s (bin/service-main.ts). */
 const lastCloseMsMax = 4_000;
 
 function run<In, Tx>(consumer: StepConsumer<In, Tx>, options: StepRunnerOptions<Tx>, hasState: boolean): Runner {

@@ -7,7 +7,7 @@ import { eventually, type House, openHouse } from "./house.ts";
 import { RawSender } from "./raw-sender.ts";
 import { type Client, openClient } from "./stream-client.ts";
 
-/** Also in bin/service.ts; a busy machine needs some time to say so. */
+/** Also in bin/service-main.ts; a busy machine needs some time to say so. */
 const STOP_MS_MAX = 20_000;
 
 const parts = ["queuing", "routing", "acks", "receipts"];

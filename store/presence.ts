@@ -30,6 +30,8 @@ export interface PresenceDoor {
   claim(agentId: string, presence: Presence): Promise<Presence | null>;
   /** Takes the place when nobody holds it. Answers who holds it, or null when it was taken. */
   claimFree(agentId: string, presence: Presence): Promise<Presence | null>;
+  /** Takes the place of exactly this one; null: when nobody holds it. False when somebody else does. */
+  replace(agentId: string, before: Presence | null, presence: Presence): Promise<boolean>;
   /** Prolongs what is still held, and takes again what was lost: it ran out, or was released by who found its gateway gone, or forgotten. */
   refresh(held: readonly AgentPresence[]): Promise<Refreshed>;
   /** Ends what is still held. */
@@ -42,6 +44,11 @@ local held = redis.call("GET", KEYS[1])
 if held then return held end
 redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
 return false`;
+
+const replaceScript = `
+if (redis.call("GET", KEYS[1]) or "") ~= ARGV[3] then return 0 end
+redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
+return 1`;
 
 const refreshScript = `
 local held = redis.call("GET", KEYS[1])
@@ -66,6 +73,13 @@ export function openPresence(redis: RedisDoor): PresenceDoor {
         client.eval(claimFreeScript, 1, keyOf(agentId), textOf(presence), presenceMs),
       );
       return holder === null ? null : presenceOf(String(holder));
+    },
+    replace: async (agentId, before, presence) => {
+      const expected = before === null ? "" : textOf(before);
+      const replaced = await redis.ask((client) =>
+        client.eval(replaceScript, 1, keyOf(agentId), textOf(presence), presenceMs, expected),
+      );
+      return replaced === 1;
     },
     refresh: async (held) => {
       if (held.length === 0) return { lost: [], regained: [] };

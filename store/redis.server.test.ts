@@ -93,6 +93,18 @@ describe("presence", () => {
     expect(await presence.lookup([agentId])).toEqual(new Map([[agentId, here]]));
   });
 
+  test("exactly the one that is named is replaced", async () => {
+    const presence = openPresence(redis);
+    const agentId = sampleAgentId();
+    expect(await presence.replace(agentId, there, here)).toBe(false);
+    expect(await presence.replace(agentId, null, here)).toBe(true);
+    expect(await presence.replace(agentId, null, there)).toBe(false);
+    expect(await presence.replace(agentId, there, there)).toBe(false);
+    expect(await presence.lookup([agentId])).toEqual(new Map([[agentId, here]]));
+    expect(await presence.replace(agentId, here, there)).toBe(true);
+    expect(await presence.lookup([agentId])).toEqual(new Map([[agentId, there]]));
+  });
+
   test("only the holder's release ends it", async () => {
     const presence = openPresence(redis);
     const agentId = sampleAgentId();

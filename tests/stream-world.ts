@@ -211,6 +211,13 @@ export class World implements GatewayDeps {
       if (holder === null) this.present.set(agentId, presence);
       return holder;
     },
+    replace: async (agentId, before, presence) => {
+      this.#needRedis();
+      const nameOf = (one: Presence | null | undefined) => (one ? `${one.gatewayId}:${one.connectionId}` : "");
+      if (nameOf(this.present.get(agentId)) !== nameOf(before)) return false;
+      this.present.set(agentId, presence);
+      return true;
+    },
     refresh: async (held) => {
       this.#needRedis();
       const regained = held.filter(({ agentId }) => !this.present.has(agentId));

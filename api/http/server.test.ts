@@ -65,8 +65,8 @@ test("a port that is taken is an error, not a silence", async () => {
   await new Promise((resolve) => taken.close(resolve));
 });
 
-/** A client that closes nothing, and sends a byte now and then. Resolves when the server has closed it. */
-function dribble(url: string, text: string): Promise<unknown> {
+/** A client that closes nothing, and sends a byte now and then. Resolves with what it heard when the server has closed it. */
+function dribble(url: string, text: string): Promise<string> {
   const socket = connect({ port: Number(new URL(url).port), host: "127.0.0.1", allowHalfOpen: true });
   const timer = setInterval(() => socket.write("x"), 20);
   onTestFinished(() => {
@@ -74,13 +74,16 @@ function dribble(url: string, text: string): Promise<unknown> {
     socket.destroy();
   });
   socket.write(text);
-  socket.resume();
-  return new Promise((resolve) => socket.on("error", () => undefined).once("close", resolve));
+  let heard = "";
+  socket.setEncoding("latin1").on("data", (data) => {
+    heard += data;
+  });
+  return new Promise((resolve) => socket.on("error", () => undefined).once("close", () => resolve(heard)));
 }
 
 test("a client that is told 408 and goes on sending is cut off", async () => {
   const http = await startHttp((request) => request.resume(), listen, { headersMax: 100, requestMax: 200 });
-  await dribble(http.url, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n");
+  expect(await dribble(http.url, "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 1000000\r\n\r\n")).toMatch(/ 408 /);
   await http.close();
 });
 

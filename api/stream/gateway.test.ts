@@ -242,6 +242,47 @@ test("a newer stream whose claim Redis did not take keeps its agent, and the old
   expect(world.came.at(-1)).toEqual([bob.agentId, world.present.get(bob.agentId)?.connectionId]);
 });
 
+test("a newer stream is not ended by an older one elsewhere while the database is asked about its agent", async () => {
+  const { world, bob } = newWorld();
+  const [first, second] = [await startGateway(world), await startGateway(world, { refreshMs: 20 })];
+  const older = await connect(first, bob);
+  await older.has("queue-empty");
+  const asked = Promise.withResolvers<void>();
+  const answers = Promise.withResolvers<void>();
+  const { findInactive } = world;
+  Object.assign(world, {
+    findInactive: async (agentIds: readonly string[]) => {
+      asked.resolve();
+      await answers.promise;
+      return findInactive(agentIds);
+    },
+  });
+  const newer = await connect(second, bob);
+  await asked.promise;
+  await pause(100);
+  expect(newer.socket.readyState).toBe(WebSocket.OPEN);
+  answers.resolve();
+  expect(await older.closed).toBe(4409);
+  await newer.has("queue-empty");
+  expect(world.present.get(bob.agentId)?.gatewayId).toBe(second.gateway.id);
+});
+
+test("a stream whose claim Redis did not take gives way to a newer one that came elsewhere meanwhile", async () => {
+  const { world, bob } = newWorld();
+  const [first, second] = [await startGateway(world, { refreshMs: 300 }), await startGateway(world)];
+  world.redisAway = true;
+  const older = await connect(first, bob);
+  await older.has("queue-empty");
+  await pause(5);
+  world.redisAway = false;
+  const newer = await connect(second, bob);
+  await newer.has("queue-empty");
+  expect(await older.closed).toBe(4409);
+  await pause(100);
+  expect(newer.socket.readyState).toBe(WebSocket.OPEN);
+  expect(world.present.get(bob.agentId)?.gatewayId).toBe(second.gateway.id);
+});
+
 test("a refresh sets a presence again that Redis forgot, or that a poll took meanwhile", async () => {
   const { world, bob } = newWorld();
   const place = await startGateway(world, { refreshMs: 20 });

@@ -78,6 +78,7 @@ const FAREWELL_MS_MAX = 2_000;
 /** RFC 6455's registry: service restart. */
 const CLOSE_RESTART = 1012;
 
+/** Of ids of connections: `stream-<when it was accepted, ms>-<its number here>`. */
 const STREAM_PREFIX = "stream-";
 
 export class Gateway {
@@ -93,7 +94,9 @@ export class Gateway {
   readonly #open = new Set<Connection>();
   /** Of each agent the superseded one that is not closed yet. */
   readonly #leaving = new Map<string, Connection>();
-  /** Those of `#connections` whose claim Redis has not answered: whoever held the agent's presence may be the older one. */
+  /** Those that took their agent's presence. Of others whoever holds it may be the older one, which must not end them. */
+  readonly #claimed = new WeakSet<Connection>();
+  /** Those whose claim Redis did not answer; it is made again. */
   readonly #unclaimed = new Set<Connection>();
   readonly #polls: Polls;
   readonly #arrivals: Arrivals;
@@ -169,7 +172,7 @@ export class Gateway {
   /** Takes over a connection of this agent, by whatever door. An older one of the agent is closed, wherever it is. */
   accept(caller: Caller, attach: Attach): void {
     const { agentId } = caller;
-    const id = `${STREAM_PREFIX}${++this.#connectionCount}`;
+    const id = `${STREAM_PREFIX}${this.#deps.now()}-${++this.#connectionCount}`;
     const connection = new Connection(caller, id, this.#connectionDeps, attach);
     this.#open.add(connection);
     if (this.#draining) {
@@ -252,11 +255,13 @@ export class Gateway {
   /** Takes the agent's place. Answers the stream elsewhere that held it, null when there was none or Redis does not answer: then it is tried again. */
   async #claim(connection: Connection): Promise<AgentPresence | null> {
     const { agentId } = connection;
-    this.#unclaimed.add(connection);
     const claiming = this.#deps.presence.claim(agentId, this.#presenceOf(connection));
     const claimed = await unlessAway(claiming.then((before) => ({ before })));
-    if (claimed === null) return null;
-    this.#unclaimed.delete(connection);
+    if (claimed === null) {
+      this.#unclaimed.add(connection);
+      return null;
+    }
+    this.#claimed.add(connection);
     const { before } = claimed;
     return before === null || !this.#isElsewhere(before) ? null : { agentId, ...before };
   }
@@ -350,7 +355,7 @@ export class Gateway {
   async #refresh(): Promise<void> {
     await this.#claimAgain();
     const held = [...this.#connections.values()]
-      .filter((connection) => !this.#unclaimed.has(connection))
+      .filter((connection) => this.#claimed.has(connection))
       .map((connection) => this.#presenceOf(connection));
     const refreshed = await unlessAway(this.#deps.presence.refresh(held));
     if (refreshed === null) return;
@@ -370,15 +375,40 @@ export class Gateway {
     }
   }
 
-  /** Until Redis has answered, who holds the presence of an agent may be older than its connection here, and must not end it. */
+  /**
+   * What Redis did not answer when it happened. In the meantime the agent may have come to another process, whose claim was: of the two the newer stays, as far as the
+   * clocks of processes tell.
+   */
   async #claimAgain(): Promise<void> {
     for (const connections of slices([...this.#unclaimed], SWEEP_QUESTIONS_MAX)) {
-      const here = connections.filter((connection) => this.#connections.get(connection.agentId) === connection);
-      for (const connection of connections) if (!here.includes(connection)) this.#unclaimed.delete(connection);
-      await Promise.all(here.map(async (connection) => this.#tellOlder(connection, await this.#claim(connection))));
+      const holders = await unlessAway(this.#deps.presence.lookup(connections.map(({ agentId }) => agentId)));
+      if (holders === null) return;
+      const late = connections.map((connection) =>
+        this.#claimLate(connection, holders.get(connection.agentId) ?? null),
+      );
+      const claimed = (await Promise.all(late)).flatMap((agentId) => agentId ?? []);
       // Behind the presence, as in #announce.
-      await this.#arrivals.add(here.filter((one) => !this.#unclaimed.has(one)).map(({ agentId }) => agentId));
+      await this.#arrivals.add(claimed);
     }
+  }
+
+  /** Answers whose presence was taken; null when it was not. */
+  async #claimLate(connection: Connection, holder: Presence | null): Promise<string | null> {
+    const { agentId } = connection;
+    const isHere = this.#connections.get(agentId) === connection;
+    const older = holder !== null && this.#isElsewhere(holder) ? { agentId, ...holder } : null;
+    const isOlder = older !== null && acceptedAt(older) > acceptedAt(this.#presenceOf(connection));
+    if (isHere && isOlder) this.#supersede(connection);
+    if (!isHere || isOlder) {
+      this.#unclaimed.delete(connection);
+      return null;
+    }
+    const replaced = await unlessAway(this.#deps.presence.replace(agentId, holder, this.#presenceOf(connection)));
+    if (replaced !== true) return null;
+    this.#unclaimed.delete(connection);
+    this.#claimed.add(connection);
+    await this.#tellOlder(connection, older);
+    return agentId;
   }
 
   /** Sends away who is not allowed any more: a signature is checked once, at the connect. */
@@ -431,6 +461,12 @@ export class Gateway {
       connection.deliver({ type: "swept", lastSeq, gone: answer?.gone ?? [] });
     });
   }
+}
+
+/** Of a stream; 0 of what is none of ours. */
+function acceptedAt({ connectionId }: Presence): number {
+  const [, ms] = /^stream-(\d+)-\d+$/.exec(connectionId) ?? [];
+  return Number(ms ?? 0);
 }
 
 function slices<Item>(items: readonly Item[], size: number): Item[][] {

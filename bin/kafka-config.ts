@@ -56,8 +56,8 @@ export const kafkaEnvironment = z
         fix: "plain shows the password to the network: with SEALPOST_KAFKA_TLS=true",
       },
       {
-        holds: ["SEALPOST_KAFKA_USERNAME", "SEALPOST_KAFKA_PASSWORD"].every(
-          (name) => has(name as keyof typeof values) === has("SEALPOST_KAFKA_SASL"),
+        holds: (["SEALPOST_KAFKA_USERNAME", "SEALPOST_KAFKA_PASSWORD"] as const).every(
+          (name) => has(name) === has("SEALPOST_KAFKA_SASL"),
         ),
         of: "SEALPOST_KAFKA_SASL",
         fix: "with SEALPOST_KAFKA_USERNAME and SEALPOST_KAFKA_PASSWORD, or none of the three",

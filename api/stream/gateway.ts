@@ -189,7 +189,8 @@ export class Gateway {
   async hasStream(agentId: string): Promise<boolean> {
     if (this.#connections.has(agentId)) return true;
     const holders = await unlessAway(this.#deps.presence.lookup([agentId]));
-    return holders?.get(agentId)?.connectionId.startsWith(STREAM_PREFIX) === true;
+    const holder = holders?.get(agentId);
+    return holder !== undefined && isStream(holder);
   }
 
   /** The agent has answered these over HTTP: its stream, if it is here, has room at once and not only at the sweep. */
@@ -253,7 +254,7 @@ export class Gateway {
   }
 
   /** Takes the agent's place. Answers the stream elsewhere that held it, null when there was none or Redis does not answer: then it is tried again. */
-  async #claim(connection: Connection): Promise<AgentPresence | null> {
+  async #claim(connection: Connection): Promise<Presence | null> {
     const { agentId } = connection;
     const claiming = this.#deps.presence.claim(agentId, this.#presenceOf(connection));
     const claimed = await unlessAway(claiming.then((before) => ({ before })));
@@ -262,15 +263,15 @@ export class Gateway {
       return null;
     }
     this.#claimed.add(connection);
-    const { before } = claimed;
-    return before === null || !this.#isElsewhere(before) ? null : { agentId, ...before };
+    return this.#elsewhere(claimed.before);
   }
 
-  #isElsewhere({ gatewayId, connectionId }: Presence): boolean {
-    return gatewayId !== this.id && connectionId.startsWith(STREAM_PREFIX);
+  /** Who holds an agent's presence, when it is a stream of another process. */
+  #elsewhere(holder: Presence | null): Presence | null {
+    return holder !== null && holder.gatewayId !== this.id && isStream(holder) ? holder : null;
   }
 
-  async #tellOlder({ agentId }: Connection, older: AgentPresence | null): Promise<void> {
+  async #tellOlder({ agentId }: Connection, older: Presence | null): Promise<void> {
     if (older === null) return;
     const { gatewayId, connectionId } = older;
     // Lost, the older gateway finds out at its next refresh.
@@ -369,7 +370,7 @@ export class Gateway {
       const connection = this.#connections.get(agentId);
       const holder = holders?.get(agentId);
       if (connection?.id !== connectionId || holder === undefined) continue;
-      if (this.#isElsewhere(holder)) this.#supersede(connection);
+      if (this.#elsewhere(holder) !== null) this.#supersede(connection);
       // A poll took the place of a presence that had run out, or an older connection of our own that is gone.
       else await unlessAway(this.#deps.presence.claim(agentId, this.#presenceOf(connection)));
     }
@@ -396,18 +397,19 @@ export class Gateway {
   async #claimLate(connection: Connection, holder: Presence | null): Promise<string | null> {
     const { agentId } = connection;
     const isHere = this.#connections.get(agentId) === connection;
-    const older = holder !== null && this.#isElsewhere(holder) ? { agentId, ...holder } : null;
-    const isOlder = older !== null && acceptedAt(older) > acceptedAt(this.#presenceOf(connection));
+    const own = this.#presenceOf(connection);
+    const other = this.#elsewhere(holder);
+    const isOlder = other !== null && acceptedAt(other) > acceptedAt(own);
     if (isHere && isOlder) this.#supersede(connection);
     if (!isHere || isOlder) {
       this.#unclaimed.delete(connection);
       return null;
     }
-    const replaced = await unlessAway(this.#deps.presence.replace(agentId, holder, this.#presenceOf(connection)));
+    const replaced = await unlessAway(this.#deps.presence.replace(agentId, holder, own));
     if (replaced !== true) return null;
     this.#unclaimed.delete(connection);
     this.#claimed.add(connection);
-    await this.#tellOlder(connection, older);
+    await this.#tellOlder(connection, other);
     return agentId;
   }
 
@@ -461,6 +463,11 @@ export class Gateway {
       connection.deliver({ type: "swept", lastSeq, gone: answer?.gone ?? [] });
     });
   }
+}
+
+/** A poll holds presences as well. */
+function isStream({ connectionId }: Presence): boolean {
+  return connectionId.startsWith(STREAM_PREFIX);
 }
 
 /** Of a stream; 0 of what is none of ours. */

@@ -98,26 +98,17 @@ export class Repairs {
   }
 
   /** It was said anew as this message, which has the content; or, null, it never will be. */
-  spend({ senderId, messageId }: MessageKey, successorId: string | null): void {
-    this.#changes.set(messageName({ senderId, messageId }), {
-      senderId,
-      messageId,
-      isSpent: true,
-      successorId,
-      repairAt: this.#now,
-    });
+  spend(key: MessageKey, successorId: string | null): void {
+    this.#change(key, { isSpent: true, successorId, repairAt: this.#now });
   }
 
   /** Its request waits; before this time (ms) it need not be looked at. */
-  postpone({ senderId, messageId }: MessageKey, repairAt: number): void {
-    const isSpent = false;
-    this.#changes.set(messageName({ senderId, messageId }), {
-      senderId,
-      messageId,
-      isSpent,
-      successorId: null,
-      repairAt,
-    });
+  postpone(key: MessageKey, repairAt: number): void {
+    this.#change(key, { isSpent: false, successorId: null, repairAt });
+  }
+
+  #change({ senderId, messageId }: MessageKey, change: Omit<KeptChange, keyof MessageKey>): void {
+    this.#changes.set(messageName({ senderId, messageId }), { senderId, messageId, ...change });
   }
 
   changes(): readonly KeptChange[] {
